@@ -1,0 +1,1 @@
+"""Who owns the guest: the source's and the target's state machine, as tables. Pure."""

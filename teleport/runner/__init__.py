@@ -1,0 +1,1 @@
+"""One process per VM: the guardian, and the agent that wires the rooms together."""

@@ -1,0 +1,1 @@
+"""The display: the extension interface, the RDP front, the relay."""
