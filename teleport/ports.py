@@ -1,0 +1,135 @@
+"""The seams of the house: what the decisions in the middle ask of the world, and what the world promises in return.
+
+Contracts that hold for every implementation:
+
+- Errors are `teleport.errors`, translated where the library raised them.
+- An `await` that is cancelled leaves the thing usable.
+- Nothing here guesses: an outcome that is not known is said to be unknown.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from teleport.model import (
+    ClaimResult,
+    Fact,
+    LiveReport,
+    MigrationInfo,
+    Owner,
+    Proposal,
+    ProposalAnswer,
+    RecordView,
+    SourceHello,
+    TargetHello,
+    TargetReport,
+)
+
+
+class OwnerRecord(Protocol):
+    """Who may run one guest: a monotonic register with one compare-and-swap per generation, on storage both sides share.
+
+    Every method may block on dead storage: callers bound them with a time-out and take the time-out for UNKNOWN.
+    """
+
+    async def read(self) -> RecordView:
+        """The newest generation. Raises StorageError when it cannot be read."""
+
+    async def claim(self, generation: int, owner: Owner) -> ClaimResult:
+        """Makes `owner` the owner of `generation`, if nobody is yet. Repeating one's own claim wins again. Raises nothing."""
+
+    async def note_started(self, generation: int) -> None:
+        """Notes beside `generation` that its owner said `cont`. Durable when it returns. Raises StorageError."""
+
+    async def probe(self) -> None:
+        """Finds out now whether a claim could be written and what kind of link the storage has. Raises StorageError."""
+
+
+class Journal(Protocol):
+    """One agent's durable memory of one epoch: records are appended, and on disk before `append` returns."""
+
+    def append(self, record: Mapping[str, str | int]) -> None:
+        """Appends one record durably. Raises StorageError, and then nothing was appended."""
+
+    def records(self) -> tuple[Mapping[str, str | int], ...]:
+        """All records in order; a torn last line (a power cut) is left out."""
+
+
+class Guest(Protocol):
+    """One QEMU, through QMP. Methods raise HypervisorError with QEMU's own words, also when it died meanwhile."""
+
+    async def status(self) -> str:
+        """QEMU's run state: running, paused, inmigrate, postmigrate, finish-migrate, prelaunch, shutdown, …"""
+
+    async def stop(self) -> None:
+        """Pauses the vCPUs."""
+
+    async def cont(self) -> None:
+        """Lets the vCPUs run, and returns when `query-status` says running (an `inmigrate` QEMU answers `{}` to cont too)."""
+
+    async def configure_migration(self, capabilities: Mapping[str, bool], parameters: Mapping[str, str | int]) -> None:
+        """Sets migration capabilities and parameters."""
+
+    async def migrate(self, uri: str) -> None:
+        """Starts an outgoing migration."""
+
+    async def migrate_incoming(self, uri: str) -> None:
+        """Starts listening for one; a failed load leaves its reason in `migration` and QEMU alive."""
+
+    async def migrate_continue(self) -> None:
+        """Leaves pre-switchover."""
+
+    async def migrate_cancel(self) -> None:
+        """Cancels; QEMU resumes a source that ran by itself."""
+
+    async def migration(self) -> MigrationInfo:
+        """query-migrate."""
+
+    async def wait_migration(self, *statuses: str) -> str:
+        """Waits until the status is one of these, or failed or cancelled, and returns it."""
+
+    async def activate_disks(self) -> None:
+        """Takes the image locks of all nodes. After a failure deactivate all, or kill this QEMU: part may be active."""
+
+    async def deactivate_disks(self) -> None:
+        """Lets the image locks go."""
+
+    async def announce(self) -> None:
+        """announce-self: tells the network where the guest's MACs are now."""
+
+    async def yank(self) -> None:
+        """Breaks the migration's connections through the out-of-band monitor, however stuck the main one is."""
+
+    async def facts(self) -> tuple[Fact, ...]:
+        """What this machine is, by introspection (handover.md, machines.md)."""
+
+    async def kill(self) -> None:
+        """SIGKILL, and returns when the process is gone (pidfd)."""
+
+    async def wait_dead(self) -> str:
+        """Returns when the process is gone, with its last words on stderr."""
+
+
+class Peer(Protocol):
+    """The other side of one teleport, as the source sees it. Every call carries the epoch; all raise UnreachableError, ProtocolError,
+    or the error that the other side raised."""
+
+    async def open(self, hello: SourceHello) -> TargetHello:
+        """Opens the session. Raises BusyError when another one is under way there."""
+
+    async def propose(self, epoch: str, proposal: Proposal) -> ProposalAnswer:
+        """First comparison: definitions and storage."""
+
+    async def prepare(self, epoch: str, plan: str, options: Mapping[str, str]) -> LiveReport:
+        """The target starts its QEMU for this session and reports the live machine."""
+
+    async def query(self, epoch: str, note: str) -> TargetReport:
+        """Heartbeat and question in one; `note` is the source's progress as JSON for the waiting side's display."""
+
+    async def commit(self, epoch: str, ram_digest: str) -> TargetReport:
+        """COMMIT: the source is paused with everything sent. Idempotent; answers once it is settled there."""
+
+    async def abort(self, epoch: str, reason: str) -> TargetReport:
+        """ABORT, or REVOKED after the source won the claim: the target ends its QEMU, and says so. Idempotent."""
+
+    async def resume_wait(self, epoch: str) -> None:
+        """Ends the session; the target waits for the next one."""
