@@ -1,0 +1,32 @@
+"""The end of the preflight: nothing found, or one refusal that says everything at once."""
+
+from collections.abc import Iterable
+
+from teleport.errors import RefusedError
+from teleport.model import Finding
+
+_LISTED_WHATS = 5
+
+
+def refusal(findings: Iterable[Finding], *, what: str = "teleport refused") -> RefusedError | None:
+    """The error that carries all findings as rows (what, here, there, mend), doubles left out; None when there are none.
+
+    The hint lists every mending command once, in the table's order, so that the whole block can be pasted.
+    """
+    rows = tuple(dict.fromkeys((f.what, f.here, f.there, f.mend) for f in findings))
+    if not rows:
+        return None
+    names = [row[0] for row in rows]
+    listed = ", ".join(names[:_LISTED_WHATS])
+    if len(names) > _LISTED_WHATS:
+        listed += f" and {len(names) - _LISTED_WHATS} more"
+    why = f"{'one finding' if len(rows) == 1 else f'{len(rows)} findings'}: {listed}"
+    commands = dict.fromkeys(row[3] for row in rows if row[3])
+    hint = f"try: {' ; '.join(commands)}" if commands else ""
+    return RefusedError(what, why, hint, findings=rows)
+
+
+def require_none(findings: Iterable[Finding], *, what: str = "teleport refused") -> None:
+    """Raises RefusedError with all findings, if there are any."""
+    if error := refusal(findings, what=what):
+        raise error

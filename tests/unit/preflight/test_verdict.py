@@ -1,0 +1,23 @@
+import pytest
+
+from teleport.errors import RefusedError
+from teleport.model import Finding
+from teleport.preflight.verdict import refusal, require_none
+
+
+def test_nothing_found_passes() -> None:
+    require_none(())
+    assert refusal(()) is None
+
+
+def test_one_refusal_carries_every_row_once_and_every_command_once() -> None:
+    memory = Finding("memory", "1024", "512", "teleport modifyvm T --memory 1024")
+    nics = [Finding(f"nic{n}", "nat", "none", "teleport modifyvm T --nic1 nat") for n in range(6)]
+    with pytest.raises(RefusedError) as caught:
+        require_none((memory, memory, *nics), what="S cannot teleport to T")
+    error = caught.value
+    assert error.findings == (("memory", "1024", "512", memory.mend), *((n.what, n.here, n.there, n.mend) for n in nics))
+    assert str(error) == (
+        "S cannot teleport to T: 7 findings: memory, nic0, nic1, nic2, nic3 and 2 more; "
+        "try: teleport modifyvm T --memory 1024 ; teleport modifyvm T --nic1 nat"
+    )
