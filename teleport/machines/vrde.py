@@ -1,0 +1,350 @@
+"""A VM's remote display settings: the value, and the one place where each option and property is checked when it is *set*.
+
+VirtualBox checks these late or never; here a bad value and an unknown name are refused by name (manual, chapter 7.1).
+Nothing here imports the display itself: definitions embed the value, `teleport.vrde` reads it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from ipaddress import ip_address
+from types import MappingProxyType
+
+from teleport.errors import UsageError
+
+DEFAULT_PORT = 3389
+DEFAULT_EXTENSION = "rdp"
+DEFAULT_AUTH_LIBRARY = "VBoxAuth"
+MOST_PORTS = 4096
+MOST_MONITORS = 8
+EXTRADATA_USER = "VBoxAuthSimple/users/"
+EXTRADATA_FEATURE = "VRDP/Feature/"
+
+
+class AuthType(Enum):
+    """`--vrdeauthtype`: who decides over a login."""
+
+    NULL = "null"
+    EXTERNAL = "external"
+    GUEST = "guest"
+
+
+class SecurityMethod(Enum):
+    """`Security/Method`: which protection a viewer may use."""
+
+    NEGOTIATE = "negotiate"
+    RDP = "rdp"
+    TLS = "tls"
+
+
+@dataclass(frozen=True)
+class VrdeSettings:
+    """The remote display of one VM.
+
+    `ports` is VirtualBox's list of ports and ranges as text, `address` "" for all addresses (IPv4 and IPv6), `auth_library` ""
+    for the default of `setproperty vrdeauthlibrary`, `video_quality` 10–100 in percent, `properties` by canonical name,
+    `users` SHA-256 hex digests by user name (VBoxAuthSimple), `monitors` the number of the guest's screens.
+    """
+
+    enabled: bool = False
+    ports: str = str(DEFAULT_PORT)
+    address: str = ""
+    auth_type: AuthType = AuthType.NULL
+    auth_library: str = ""
+    multi_connection: bool = False
+    reuse_connection: bool = False
+    video_channel: bool = False
+    video_quality: int = 75
+    extension: str = DEFAULT_EXTENSION
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    monitors: int = 1
+
+    def is_disabled(self, feature: str) -> bool:
+        """Whether `Client/Disable<feature>` is set."""
+        return self.properties.get(f"Client/Disable{feature}", "") == "1"
+
+    @property
+    def security(self) -> SecurityMethod:
+        """`Security/Method`, VirtualBox's default being Negotiate."""
+        return SecurityMethod(self.properties.get("Security/Method") or "negotiate")
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property that an extension knows. `check` returns the value in its canonical form or raises UsageError(what, why)."""
+
+    name: str
+    meaning: str
+    check: Callable[[str, str], str]
+
+
+def parse_ports(text: str, what: str = "--vrdeport") -> tuple[int, ...]:
+    """``5000,5010-5012`` → (5000, 5010, 5011, 5012), in the order given; `default` and 0 mean 3389. Raises UsageError."""
+    ports: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if first.strip().lower() == "default":
+            first = "0"
+        if not (first.strip().isascii() and first.strip().isdigit() and (not dash or last.strip().isdigit())):
+            raise UsageError(what, f"{text!r} is not a list of ports", "write it like 3389 or 5000,5010-5012")
+        low, high = int(first), int(last or first)
+        if not dash and low == 0:
+            low = high = DEFAULT_PORT
+        if not 1 <= low <= high <= 65535:
+            raise UsageError(
+                what, f"{part.strip()!r} is not within 1-65535, smaller number first", "write it like 5000,5010-5012"
+            )
+        if len(ports) + high - low >= MOST_PORTS:
+            raise UsageError(what, f"more than {MOST_PORTS} ports", "name a smaller range")
+        ports.extend(port for port in range(low, high + 1) if port not in ports)
+    return tuple(ports)
+
+
+def _switch(what: str, value: str) -> bool:
+    chosen = {"on": True, "off": False}.get(value.lower())
+    if chosen is None:
+        raise UsageError(what, f"{value!r} is neither on nor off")
+    return chosen
+
+
+def _number(what: str, value: str, low: int, high: int) -> int:
+    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+        raise UsageError(what, f"{value!r} is not a number from {low} to {high}")
+    return int(value)
+
+
+def _address(what: str, value: str) -> str:
+    bare = value.strip().removeprefix("[").removesuffix("]")
+    if bare.lower() in ("", "*", "default"):
+        return ""
+    if bare.lower() == "localhost":
+        return "localhost"
+    try:
+        ip_address(bare.partition("%")[0])
+    except ValueError:
+        raise UsageError(what, f"{value!r} is not an IP address", "give an IPv4 or IPv6 address of this host") from None
+    return bare
+
+
+def _ports(what: str, value: str) -> str:
+    parse_ports(value, what)
+    return value.strip()
+
+
+def _on_or_empty(what: str, value: str) -> str:
+    if value not in ("", "0", "1"):
+        raise UsageError(what, f"{value!r} is neither 1 nor empty", "1 switches the feature off, an empty value on again")
+    return "1" if value == "1" else ""
+
+
+def _method(what: str, value: str) -> str:
+    if value.lower() not in ("", *(m.value for m in SecurityMethod)):
+        raise UsageError(what, f"{value!r} is not a security method", "use negotiate, rdp or tls")
+    return value.lower()
+
+
+def _path(what: str, value: str) -> str:
+    if "\0" in value or "\n" in value:
+        raise UsageError(what, "a path has no line breaks")
+    return value
+
+
+def _vnc_password(what: str, value: str) -> str:
+    if len(value.encode()) > 8:
+        raise UsageError(what, "VNC's own passwords have at most 8 bytes", "shorten it, or use the rdp extension")
+    return value
+
+
+def _properties(*properties: Property) -> Mapping[str, Property]:
+    return MappingProxyType({p.name: p for p in properties})
+
+
+_COMMON = (
+    Property("TCP/Ports", "ports and ranges to choose from, as --vrdeport", _ports),
+    Property("TCP/Address", "address to listen on, as --vrdeaddress", _address),
+    Property("Client/DisableDisplay", "1: viewers see nothing", _on_or_empty),
+    Property("Client/DisableInput", "1: keyboard and mouse of viewers are ignored", _on_or_empty),
+    Property("Client/DisableClipboard", "1: no shared clipboard", _on_or_empty),
+)
+_TLS = (
+    Property("Security/CACertificate", "PEM file with the certificate authority's certificate", _path),
+    Property("Security/ServerCertificate", "PEM file with the server's certificate", _path),
+    Property("Security/ServerPrivateKey", "PEM file with the server's private key", _path),
+)
+RDP_PROPERTIES = _properties(
+    *_COMMON,
+    *_TLS,
+    Property("Client/DisableUSB", "1: no remote USB", _on_or_empty),
+    Property("Client/DisableAudio", "1: no sound", _on_or_empty),
+    Property("Client/DisableUpstreamAudio", "1: no microphone", _on_or_empty),
+    Property("Security/Method", "negotiate, rdp or tls", _method),
+)
+VNC_PROPERTIES = _properties(*_COMMON, Property("VNCPassword", "VNC's own password, at most 8 bytes", _vnc_password))
+# What the extensions that come with us know; another one brings its own list (teleport.vrde.extension).
+BUILT_IN_PROPERTIES: Mapping[str, Mapping[str, Property]] = MappingProxyType({"rdp": RDP_PROPERTIES, "vnc": VNC_PROPERTIES})
+
+
+def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:
+    """`--vrdeproperty NAME=VALUE`. `known` are the extension's properties (default: those of a built-in one); an empty value
+    removes the property. Raises UsageError for names it doesn't know and values it doesn't take."""
+    if known is None:
+        known = BUILT_IN_PROPERTIES.get(settings.extension, {})
+    spec = {each.lower(): known[each] for each in known}.get(name.lower())
+    if spec is None:
+        raise UsageError(
+            f"--vrdeproperty {name}",
+            f"the extension {settings.extension!r} has no such property",
+            f"it knows {', '.join(sorted(known))}" if known else f"is an extension named {settings.extension!r} installed?",
+        )
+    checked = spec.check(f"--vrdeproperty {spec.name}", value)
+    if spec.name == "TCP/Ports":
+        return replace(settings, ports=checked or str(DEFAULT_PORT))
+    if spec.name == "TCP/Address":
+        return replace(settings, address=checked)
+    properties = {key: old for key, old in settings.properties.items() if key != spec.name}
+    if checked:
+        properties[spec.name] = checked
+    return replace(settings, properties=MappingProxyType(properties))
+
+
+def _auth_type(what: str, value: str) -> AuthType:
+    if value.lower() not in {t.value for t in AuthType}:
+        raise UsageError(what, f"{value!r} is not a way to authenticate", "use null, external or guest")
+    return AuthType(value.lower())
+
+
+def _library(what: str, value: str) -> str:
+    return "" if value.lower() == "default" else _path(what, value)
+
+
+# The options that set one field: option → (field, check).
+_FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyType(
+    {
+        "vrde": ("enabled", _switch),
+        "vrdeport": ("ports", _ports),
+        "vrdeaddress": ("address", _address),
+        "vrdeauthtype": ("auth_type", _auth_type),
+        "vrdeauthlibrary": ("auth_library", _library),
+        "vrdemulticon": ("multi_connection", _switch),
+        "vrdereusecon": ("reuse_connection", _switch),
+        "vrdevideochannel": ("video_channel", _switch),
+        "vrdevideochannelquality": ("video_quality", lambda what, value: _number(what, value, 10, 100)),
+        "monitorcount": ("monitors", lambda what, value: _number(what, value, 1, MOST_MONITORS)),
+    }
+)
+OPTIONS = frozenset({*_FIELDS, "vrdeextpack", "vrdeproperty"})
+
+
+def set_option(settings: VrdeSettings, option: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:
+    """One of `modifyvm`'s options by name without its dashes (`vrdeport`, `vrdemulticon`, …; the older `vrdp…` too).
+
+    Raises UsageError.
+    """
+    name = option.lstrip("-").lower()
+    name = "vrde" + name[4:] if name.startswith("vrdp") else name
+    what = f"--{name}"
+    if name in _FIELDS:
+        field_name, check = _FIELDS[name]
+        return replace(settings, **{field_name: check(what, value)})  # type: ignore[arg-type]  # each check yields its field's type
+    if name == "vrdeextpack":
+        return _set_extension(settings, what, value)
+    if name == "vrdeproperty":
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise UsageError(what, f"{value!r} is not NAME=VALUE")
+        return set_property(settings, key, text, known)
+    raise UsageError(what, "not an option of the remote display")
+
+
+def _set_extension(settings: VrdeSettings, what: str, value: str) -> VrdeSettings:
+    name = DEFAULT_EXTENSION if value.lower() in ("default", "oracle vm virtualbox extension pack") else value.lower()
+    if not name or not all(c.isalnum() or c in "-_." for c in name):
+        raise UsageError(
+            what, f"{value!r} is not the name of an extension", "use default, rdp, vnc or the name of one you installed"
+        )
+    known = BUILT_IN_PROPERTIES.get(name)
+    foreign = [key for key in settings.properties if known is not None and key not in known]
+    if foreign:
+        raise UsageError(what, f"{name!r} has no {', '.join(foreign)}", "empty those properties first")
+    return replace(settings, extension=name)
+
+
+def set_extradata(settings: VrdeSettings, key: str, value: str) -> VrdeSettings | None:
+    """`setextradata` for the display's own keys: `VBoxAuthSimple/users/<user>` and the 3.2 spelling `VRDP/Feature/Client/…`.
+
+    An empty value removes. None: the key is not the display's. Raises UsageError.
+    """
+    if key.lower().startswith(EXTRADATA_FEATURE.lower()):
+        return set_property(settings, key[len(EXTRADATA_FEATURE) :], value)
+    if not key.lower().startswith(EXTRADATA_USER.lower()):
+        return None
+    user = key[len(EXTRADATA_USER) :]
+    digest = value.strip().lower()
+    if not user:
+        raise UsageError(f"setextradata {key}", "no user is named", f"write {EXTRADATA_USER}NAME")
+    if digest and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
+        raise UsageError(
+            f"setextradata {key}",
+            "this is not a SHA-256 hash",
+            "`internalcommands passwordhash PASSWORD` prints the one to use",
+        )
+    users = {name: old for name, old in settings.users.items() if name != user}
+    if digest:
+        users[user] = digest
+    return replace(settings, users=MappingProxyType(users))
+
+
+def validate(settings: VrdeSettings, known: Mapping[str, Property] | None = None) -> None:
+    """Checks a whole value, as one read from a file edited by hand. Raises UsageError for the first thing wrong."""
+    if not isinstance(settings.auth_type, AuthType):
+        raise UsageError(
+            "--vrdeauthtype", f"{settings.auth_type!r} is not a way to authenticate", "use null, external or guest"
+        )
+    parse_ports(settings.ports)
+    _address("--vrdeaddress", settings.address)
+    _number("--vrdevideochannelquality", str(settings.video_quality), 10, 100)
+    _number("--monitorcount", str(settings.monitors), 1, MOST_MONITORS)
+    _set_extension(settings, "--vrdeextpack", settings.extension)
+    fresh = replace(settings, properties=MappingProxyType({}))
+    for name, value in settings.properties.items():
+        set_property(fresh, name, value, known)
+    for user, digest in settings.users.items():
+        set_extradata(fresh, f"{EXTRADATA_USER}{user}", digest)
+
+
+def to_dict(settings: VrdeSettings) -> dict[str, object]:
+    """The value as JSON or TOML can hold it; `from_dict` reads it back."""
+    raw: dict[str, object] = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    return raw | {
+        "auth_type": settings.auth_type.value,
+        "properties": dict(settings.properties),
+        "users": dict(settings.users),
+    }
+
+
+def from_dict(raw: Mapping[str, object]) -> VrdeSettings:
+    """Reads what `to_dict` wrote. Raises UsageError for fields it doesn't know, values of a wrong type, and `validate`'s."""
+    defaults = VrdeSettings()
+    values: dict[str, object] = {}
+    for name, value in raw.items():
+        default = getattr(defaults, name, None)
+        if default is None or name not in {each.name for each in fields(defaults)}:
+            raise UsageError("the remote display's settings", f"there is no field {name!r}")
+        if isinstance(default, AuthType):
+            if value not in {t.value for t in AuthType}:
+                raise UsageError(
+                    "the remote display's settings", f"auth_type {value!r} is unknown", "use null, external or guest"
+                )
+            values[name] = AuthType(value)
+        elif isinstance(default, Mapping):
+            if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
+                raise UsageError("the remote display's settings", f"{name} must hold texts by name")
+            values[name] = MappingProxyType({str(k): str(v) for k, v in value.items()})
+        elif type(value) is not type(default):
+            raise UsageError("the remote display's settings", f"{name} must be of type {type(default).__name__}, not {value!r}")
+        else:
+            values[name] = value
+    settings = replace(defaults, **values)  # type: ignore[arg-type]  # each value has its default's type, as checked above
+    validate(settings)
+    return settings
