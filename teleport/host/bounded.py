@@ -1,0 +1,44 @@
+"""Blocking calls that may never come back (dead NFS, a hung FUSE), bounded: the thread is abandoned, the agent goes on.
+
+The default executor is no good for this: its threads are joined when the interpreter ends, and a few hung ones would fill it.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def in_thread(call: Callable[[], Result], *, timeout_seconds: float, name: str = "blocking call") -> Result:
+    """Runs `call` in a daemon thread of its own and returns its result or raises its error.
+
+    Raises TimeoutError after `timeout_seconds`; the call may still take effect later. The same when the caller is cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if future.done():  # given up meanwhile
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # a result of None is one
+
+    def work() -> None:
+        result: Result | None = None
+        failure: BaseException | None = None
+        try:
+            result = call()
+        except BaseException as error:  # carried to the caller, whatever it is
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:  # the loop has ended: nobody waits
+            return
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    async with asyncio.timeout(timeout_seconds):
+        return await future

@@ -1,0 +1,62 @@
+"""Small real QEMUs for tests of the host's side: 64 MiB, TCG, no guest but the firmware."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from teleport.host.guest import QmpGuest
+from teleport.host.process import start_ticks
+from teleport.model import QemuProcess
+
+RAM_BYTES = 64 << 20
+
+
+def arguments(folder: Path, name: str, *extra: str, ram_path: str = "") -> list[str]:
+    """A q35 with VGA and two monitors in `folder`; RAM from `ram_path` (a /proc/self/fd path) or private."""
+    ram = (
+        ["-object", f"memory-backend-file,id=ram0,size={RAM_BYTES},mem-path={ram_path},share=on"]
+        if ram_path
+        else ["-object", f"memory-backend-ram,id=ram0,size={RAM_BYTES}"]
+    )
+    return [
+        *("qemu-system-x86_64", "-name", name, "-nodefaults", "-display", "none", "-vga", "std"),
+        *("-machine", "q35,accel=tcg,memory-backend=ram0", "-m", str(RAM_BYTES >> 20), *ram),
+        *("-chardev", f"socket,id=main,path={folder}/{name}.qmp,server=on,wait=off", "-mon", "chardev=main,mode=control"),
+        *("-chardev", f"socket,id=oob,path={folder}/{name}.oob,server=on,wait=off", "-mon", "chardev=oob,mode=control"),
+        *extra,
+    ]
+
+
+@contextlib.asynccontextmanager
+async def tiny_qemu(folder: Path, name: str, *extra: str, ram_fd: int | None = None) -> AsyncIterator[QmpGuest]:
+    """A running one, connected; dead and reaped at the end."""
+    pass_fds: Sequence[int] = () if ram_fd is None else (ram_fd,)
+    ram_path = "" if ram_fd is None else f"/proc/self/fd/{ram_fd}"
+    stderr_path = folder / f"{name}.stderr"
+    with stderr_path.open("wb") as stderr:
+        child = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond, and pass_fds as production does
+            arguments(folder, name, *extra, ram_path=ram_path), stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=pass_fds
+        )
+    try:
+        ticks = start_ticks(child.pid)
+        assert ticks is not None
+        process = QemuProcess(pid=child.pid, start_ticks=ticks, label=name, ram_bytes=RAM_BYTES)
+        guest = await QmpGuest.connect(folder / f"{name}.qmp", folder / f"{name}.oob", process, stderr_path)
+        try:
+            yield guest
+        finally:
+            await guest.close()
+    finally:
+        if child.poll() is None:
+            child.kill()
+        await asyncio.get_running_loop().run_in_executor(None, child.wait)
+
+
+def memfd() -> int:
+    """RAM for one guest; the test closes it."""
+    descriptor = os.memfd_create("test-ram")
+    os.ftruncate(descriptor, RAM_BYTES)
+    return descriptor
