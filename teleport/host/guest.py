@@ -17,6 +17,8 @@ from typing import Any
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from teleport.errors import HypervisorError
+from teleport.host.facts import live_facts
+from teleport.host.facts import live_facts
 from teleport.host.process import ProcessWatch
 from teleport.model import Fact, MigrationInfo, QemuProcess
 
@@ -178,7 +180,7 @@ class QmpGuest:
 
     # -- any command
 
-    async def execute(self, command: str, *, timeout_seconds: float = COMMAND_SECONDS, **arguments: object) -> Any:
+    async def execute(self, command: str, /, *, timeout_seconds: float = COMMAND_SECONDS, **arguments: object) -> Any:
         """Runs a QMP command and returns its answer. Underscores in argument names become hyphens (QAPI's names have no others)."""
         return await self._ask(self._main, command, arguments, timeout_seconds=timeout_seconds)
 
@@ -371,9 +373,7 @@ class QmpGuest:
 
     async def facts(self) -> tuple[Fact, ...]:
         """What this machine is, by introspection."""
-        from teleport.host.facts import live_facts  # noqa: PLC0415 - the two modules know each other
-
-        return await live_facts(self)
+        return await live_facts(self.execute)
 
     # -- end
 

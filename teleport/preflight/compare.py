@@ -3,6 +3,8 @@
 Rules:
 
 - Facts are matched by (area, subject, name). A subject that one side lacks altogether is one row, not one a fact.
+- In the area "property" a name or subject that one side lacks isn't compared: another version of QEMU knows other properties of
+  the same machine type, and a device that is missing is a row of the area "device" already.
 - Descriptive areas may differ. Areas that this build doesn't know (a newer peer's) are compared only when both sides have them.
 - `here` is the source and `there` the target: it is the target that is mended, towards the source's value.
 """
@@ -15,10 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from teleport.model import Fact, Finding
 
 # In the order of the table. What a person set comes before what QEMU made of it.
-KNOWN_AREAS = ("definition", "machine", "memory", "cpu", "firmware", "device", "block")
+KNOWN_AREAS = ("definition", "machine", "memory", "cpu", "firmware", "device", "property", "block")
 # May differ: names, paths, host ports, and what the target takes over from the source (commands.md).
 DESCRIPTIVE_AREAS = frozenset({"descriptive", "identity", "host"})
+# Compared name by name where both sides have it (see above).
+COMMON_NAMES_AREAS = frozenset({"property"})
+# Facts whose value is a set of words: the row shows what each side has beyond the other.
+_SETS = frozenset({("cpu", "features")})
 MISSING = "missing"
+NONE_BEYOND = "without"
 # The names of the facts that say best what a subject is, when a whole subject is missing on the other side.
 _TELLING_NAMES = ("type", "driver", "model", "format")
 _SUMMARY_CHARACTERS = 60
@@ -44,7 +51,7 @@ def mending_command(vm: str, wanted: Fact) -> str:
 
 
 def compare_facts(
-    here: Sequence[Fact], there: Sequence[Fact], *, mend_vm: str, mender: Mender = mending_command
+    here: Iterable[Fact], there: Iterable[Fact], *, mend_vm: str, mender: Mender = mending_command
 ) -> tuple[Finding, ...]:
     """Every difference between the source's facts (`here`) and the target's, ordered by area, subject and name.
 
@@ -62,6 +69,8 @@ def compare_facts(
             continue
         mine, other = ours.get(subject_key), theirs.get(subject_key)
         if mine is None or other is None:
+            if area in COMMON_NAMES_AREAS:
+                continue
             present = [fact for facts in (mine or other or {}).values() for fact in facts]
             commands = dict.fromkeys(filter(None, (mender(mend_vm, fact) for fact in present))) if mine else {}
             summary = _summary(present)
@@ -85,9 +94,11 @@ def _compare_subject(
     for name in sorted(mine.keys() | other.keys(), key=_natural):
         our_facts, their_facts = mine.get(name, ()), other.get(name, ())
         here, there = _value(our_facts), _value(their_facts)
-        if here == there:
-            continue
         example = (our_facts or their_facts)[0]
+        if here == there or (example.area in COMMON_NAMES_AREAS and (here is None or there is None)):
+            continue
+        if (example.area, name) in _SETS and here is not None and there is not None:
+            here, there = _beyond(here, there), _beyond(there, here)
         commands = dict.fromkeys(filter(None, (mender(mend_vm, fact) for fact in our_facts)))
         yield Finding(
             what=_what(example.area, example.subject, name),
@@ -108,6 +119,12 @@ def _by_subject(facts: Iterable[Fact]) -> dict[tuple[str, str], dict[str, list[F
 def _value(facts: Sequence[Fact]) -> str | None:
     """The value as shown and compared; None when there is no such fact, which is not the same as an empty value."""
     return ", ".join(sorted(fact.value for fact in facts)) if facts else None
+
+
+def _beyond(value: str, other: str) -> str:
+    """The words of one set that the other lacks."""
+    more = sorted(set(value.split()) - set(other.split()))
+    return f"with {', '.join(more)}" if more else NONE_BEYOND
 
 
 def _summary(facts: Sequence[Fact]) -> str:

@@ -5,11 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teleport.model import Fact, Finding
-from teleport.preflight.compare import DESCRIPTIVE_AREAS, KNOWN_AREAS, MISSING, compare_facts, mending_command
+from teleport.preflight.compare import (
+    COMMON_NAMES_AREAS,
+    DESCRIPTIVE_AREAS,
+    KNOWN_AREAS,
+    MISSING,
+    compare_facts,
+    mending_command,
+)
 
+STRICT_AREAS = tuple(area for area in KNOWN_AREAS if area not in COMMON_NAMES_AREAS)
 words = st.text(alphabet="abc019./-_ ", min_size=1, max_size=6)
 facts_strategy = st.lists(
-    st.builds(Fact, area=st.sampled_from(KNOWN_AREAS), subject=words, name=words, value=words),
+    st.builds(Fact, area=st.sampled_from(STRICT_AREAS), subject=words, name=words, value=words),
     unique_by=lambda fact: (fact.area, fact.subject, fact.name),
     max_size=30,
 )
@@ -56,6 +64,28 @@ def test_descriptive_areas_may_differ_and_unknown_ones_only_where_both_have_them
     newer = Fact("future", "x", "y", "1")
     assert compare_facts((newer,), (), mend_vm="T") == ()
     assert compare_facts((newer,), (replace(newer, value="2"),), mend_vm="T") == (Finding("future x y", "1", "2"),)
+
+
+def test_properties_are_compared_where_both_sides_know_them() -> None:
+    here = (
+        Fact("property", "nic1", "addr", "03.0"),
+        Fact("property", "nic1", "x-new", "on"),
+        Fact("property", "nic2", "addr", "04.0"),
+    )
+    there = (Fact("property", "nic1", "addr", "05.0"),)
+    assert compare_facts(here, there, mend_vm="T") == (Finding("property nic1 addr", "03.0", "05.0"),)
+
+
+def test_cpu_features_show_what_each_side_has_beyond_the_other() -> None:
+    def features(value: str) -> Fact:
+        return Fact("cpu", "", "features", value)
+
+    assert compare_facts((features("fpu sse sse2 vmx"),), (features("fpu svm"),), mend_vm="T") == (
+        Finding("cpu features", "with sse, sse2, vmx", "with svm"),
+    )
+    assert compare_facts((features("fpu sse"),), (features("fpu"),), mend_vm="T") == (
+        Finding("cpu features", "with sse", "without"),
+    )
 
 
 def test_a_whole_area_that_is_missing_is_found() -> None:
