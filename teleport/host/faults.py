@@ -9,7 +9,7 @@ kill      SIGKILL to this process
 exit:N    leaves at once with status N (1), without clean-up
 raise:T   raises StorageError with the text T
 delay:S   waits S seconds
-hang      never returns (for code in a thread that the test then abandons)
+hang      returns only when the fault points are set anew (for code in a thread that is abandoned)
 wait:F    creates the file F, and goes on when somebody has removed it
 ========  ==========================================================================================================
 
@@ -98,8 +98,8 @@ def _play(name: str) -> Iterator[float]:
             while mark.exists():
                 yield _POLL_SECONDS
         case _:
-            while True:
-                yield 0.1
+            while _faults.get(name) is fault:
+                yield 0.05
 
 
 set_faults(os.environ.get(ENVIRONMENT, ""))

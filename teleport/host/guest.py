@@ -18,7 +18,6 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, 
 
 from teleport.errors import HypervisorError
 from teleport.host.facts import live_facts
-from teleport.host.facts import live_facts
 from teleport.host.process import ProcessWatch
 from teleport.model import Fact, MigrationInfo, QemuProcess
 
