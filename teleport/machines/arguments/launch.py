@@ -1,0 +1,33 @@
+"""What one start of QEMU adds to the definition: things of this host and this moment, never seen by the guest."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from teleport.model import GuestIdentity
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of one VM's QEMU.
+
+    `ram_fd` is a descriptor that QEMU inherits and that holds exactly the definition's `memory_bytes` (a memfd): the guest's
+    RAM, shared; None for private RAM. `identity` is what the guest sees of another VM, whose guest arrives here. `paused`
+    starts without running (`incoming` does so anyway, and waits for `migrate-incoming`).
+    """
+
+    accelerator: Literal["kvm", "tcg"]
+    qmp_socket: str
+    oob_socket: str
+    ram_fd: int | None = None
+    identity: GuestIdentity | None = None
+    incoming: bool = False
+    paused: bool = False
+
+    def mac(self, number: int, own: str) -> str:
+        """The MAC address of adapter `number`: the arriving guest's, or the VM's own."""
+        return dict(self.identity.macs).get(number, own) if self.identity else own
+
+
+def escaped(value: str) -> str:
+    """A value within one of QEMU's `key=value,…` options: commas are doubled."""
+    return value.replace(",", ",,")

@@ -1,0 +1,89 @@
+"""Storage controllers: VirtualBox's names for them, what they hold, and where their devices sit.
+
+One controller of each bus. The order of `BUSES` is the controllers' order everywhere (boot, the owner record's disk, tables).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Bus = Literal["ide", "sata", "virtio-blk", "virtio-scsi"]
+Chip = Literal["PIIX4", "IntelAhci", "VirtioBlk", "VirtIO"]
+
+
+@dataclass(frozen=True)
+class BusKind:
+    """What one kind of controller takes. Ports are numbered from 0; `default_ports` is VirtualBox's word for a new one."""
+
+    add: str  # what `storagectl --add` calls it
+    chips: tuple[Chip, ...]  # the first is the default
+    least_ports: int
+    most_ports: int
+    default_ports: int
+    devices_per_port: int
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChipKind:
+    """One controller chip: its bus, and the words that VirtualBox or people use for it."""
+
+    name: Chip
+    bus: Bus
+    also: tuple[str, ...] = ()
+
+
+BUSES: Mapping[Bus, BusKind] = MappingProxyType(
+    {
+        "ide": BusKind(
+            add="ide",
+            chips=("PIIX4",),
+            least_ports=2,
+            most_ports=2,
+            default_ports=2,
+            devices_per_port=2,
+            types=("hdd", "dvddrive"),
+        ),
+        "sata": BusKind(
+            add="sata",
+            chips=("IntelAhci",),
+            least_ports=1,
+            most_ports=6,  # QEMU's ich9-ahci; the guest always sees six
+            default_ports=6,
+            devices_per_port=1,
+            types=("hdd", "dvddrive"),
+        ),
+        "virtio-scsi": BusKind(
+            add="virtio",
+            chips=("VirtIO",),
+            least_ports=1,
+            most_ports=256,
+            default_ports=16,
+            devices_per_port=1,
+            types=("hdd", "dvddrive"),
+        ),
+        "virtio-blk": BusKind(
+            add="virtio",
+            chips=("VirtioBlk",),
+            least_ports=1,
+            most_ports=8,  # each disk is a PCI device of its own
+            default_ports=8,
+            devices_per_port=1,
+            types=("hdd",),
+        ),
+    }
+)
+
+_CHIPS = (
+    ChipKind("PIIX4", "ide"),
+    ChipKind("IntelAhci", "sata", also=("IntelAHCI", "ahci")),
+    ChipKind("VirtIO", "virtio-scsi", also=("virtio-scsi", "VirtioSCSI")),
+    ChipKind("VirtioBlk", "virtio-blk", also=("virtio-blk",)),
+)
+_CHIP_BY_WORD = {word.lower(): chip for chip in _CHIPS for word in (chip.name, *chip.also)}
+
+
+def chip_of(word: str) -> ChipKind:
+    """The chip by any of its names, whatever the case. Raises KeyError."""
+    return _CHIP_BY_WORD[word.lower()]
