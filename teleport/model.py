@@ -49,6 +49,7 @@ class OutcomeKind(Enum):
     NOT_MOVED = "not-moved"  # refused, failed or cancelled: the guest goes on at the source (1)
     IN_DOUBT = "in-doubt"  # a paused copy is kept at the source (3)
     LOST = "lost"  # the guest is gone as by a power cut (4)
+    CHECKED = "checked"  # --dry-run: the whole preflight passed, nothing moved (0)
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,17 @@ class ProposalAnswer:
     proofs: tuple[tuple[str, str], ...] = ()
     owner: Owner | None = None
     record_generation: int = -1  # -1: the target sees no owner record
+
+
+@dataclass(frozen=True)
+class PrepareOrder:
+    """What the target needs before it starts its QEMU: the plan, the source's live facts, and the source's answers to the target's
+    storage proofs. `verify_ram`: both sides hash RAM in the pause."""
+
+    plan: str
+    facts: tuple[Fact, ...] = ()
+    proofs: tuple[tuple[str, str], ...] = ()
+    verify_ram: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from teleport.model import (
     LiveReport,
     MigrationInfo,
     Owner,
+    PrepareOrder,
     Proposal,
     ProposalAnswer,
     RecordView,
@@ -119,7 +120,7 @@ class Peer(Protocol):
     async def propose(self, epoch: str, proposal: Proposal) -> ProposalAnswer:
         """First comparison: definitions and storage."""
 
-    async def prepare(self, epoch: str, plan: str, options: Mapping[str, str]) -> LiveReport:
+    async def prepare(self, epoch: str, order: PrepareOrder) -> LiveReport:
         """The target starts its QEMU for this session and reports the live machine."""
 
     async def query(self, epoch: str, note: str) -> TargetReport:
@@ -131,5 +132,5 @@ class Peer(Protocol):
     async def abort(self, epoch: str, reason: str) -> TargetReport:
         """ABORT, or REVOKED after the source won the claim: the target ends its QEMU, and says so. Idempotent."""
 
-    async def resume_wait(self, epoch: str) -> None:
+    async def close(self, epoch: str) -> None:
         """Ends the session; the target waits for the next one."""
