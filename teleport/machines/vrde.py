@@ -56,8 +56,8 @@ class VrdeSettings:
     video_channel: bool = False
     video_quality: int = 75
     extension: str = DEFAULT_EXTENSION
-    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    properties: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
     monitors: int = 1
 
     def is_disabled(self, feature: str) -> bool:
@@ -205,7 +205,7 @@ def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[s
     properties = {key: old for key, old in settings.properties.items() if key != spec.name}
     if checked:
         properties[spec.name] = checked
-    return replace(settings, properties=MappingProxyType(properties))
+    return replace(settings, properties=properties)
 
 
 def _auth_type(what: str, value: str) -> AuthType:
@@ -292,11 +292,14 @@ def set_extradata(settings: VrdeSettings, key: str, value: str) -> VrdeSettings 
     users = {name: old for name, old in settings.users.items() if name != user}
     if digest:
         users[user] = digest
-    return replace(settings, users=MappingProxyType(users))
+    return replace(settings, users=users)
 
 
 def validate(settings: VrdeSettings, known: Mapping[str, Property] | None = None) -> None:
-    """Checks a whole value, as one read from a file edited by hand. Raises UsageError for the first thing wrong."""
+    """Checks a whole value, as one read from a file edited by hand. Raises UsageError for the first thing wrong.
+
+    Properties of an extension that is not built in are checked only against `known`: what it knows it alone can say.
+    """
     if not isinstance(settings.auth_type, AuthType):
         raise UsageError(
             "--vrdeauthtype", f"{settings.auth_type!r} is not a way to authenticate", "use null, external or guest"
@@ -306,9 +309,10 @@ def validate(settings: VrdeSettings, known: Mapping[str, Property] | None = None
     _number("--vrdevideochannelquality", str(settings.video_quality), 10, 100)
     _number("--monitorcount", str(settings.monitors), 1, MOST_MONITORS)
     _set_extension(settings, "--vrdeextpack", settings.extension)
-    fresh = replace(settings, properties=MappingProxyType({}))
-    for name, value in settings.properties.items():
-        set_property(fresh, name, value, known)
+    fresh = replace(settings, properties={})
+    if known is not None or settings.extension in BUILT_IN_PROPERTIES:
+        for name, value in settings.properties.items():
+            set_property(fresh, name, value, known)
     for user, digest in settings.users.items():
         set_extradata(fresh, f"{EXTRADATA_USER}{user}", digest)
 
@@ -340,7 +344,7 @@ def from_dict(raw: Mapping[str, object]) -> VrdeSettings:
         elif isinstance(default, Mapping):
             if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
                 raise UsageError("the remote display's settings", f"{name} must hold texts by name")
-            values[name] = MappingProxyType({str(k): str(v) for k, v in value.items()})
+            values[name] = {str(k): str(v) for k, v in value.items()}
         elif type(value) is not type(default):
             raise UsageError("the remote display's settings", f"{name} must be of type {type(default).__name__}, not {value!r}")
         else:

@@ -1,0 +1,140 @@
+"""How a runner starts a VM's front, finds a running one again, and talks to it.
+
+The front belongs to nobody: whoever can enter its folder (mode 0700) may command it. A runner that starts it, one that is restarted and
+adopts it, and the one that runs the guest after a teleport on the same host all do the same: `Front(folder)`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from teleport import errors
+from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
+from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.vrde.front import CONTROL_SOCKET, MOST_LINE_BYTES, FrontConfig, Json
+
+START_SECONDS = 30
+ANSWER_SECONDS = 20
+LOG_FILE = "vrde.log"
+CONFIG_FILE = "vrde.json"
+
+
+def _raise(answer: Json) -> None:
+    kinds = {each.kind: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, TeleportError)}
+    kind = kinds.get(str(answer.get("kind")), TeleportError)
+    raise kind(str(answer.get("what")), str(answer.get("why")), str(answer.get("hint", "")))
+
+
+class FrontClient:
+    """The other end of a front's control socket, by the front's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def ask(self, command: str, **arguments: object) -> Json:
+        """One command. Raises UnreachableError when no front is there, and whatever the front answers."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(self.folder / CONTROL_SOCKET, limit=MOST_LINE_BYTES)
+                with contextlib.closing(writer):
+                    writer.write(json.dumps({"do": command} | arguments).encode() + b"\n")
+                    line = await reader.readline()
+            answer: object = json.loads(line)
+        except (OSError, ValueError) as error:
+            raise UnreachableError("the remote display", f"its front does not answer ({error or 'time-out'})") from error
+        if not isinstance(answer, dict):
+            raise UnreachableError("the remote display", "what answers is no front")
+        if not answer.pop("ok", False):
+            _raise(answer)
+        return answer
+
+    async def status(self) -> Json:
+        """pid, port, addresses, screens, sessions, details."""
+        return await self.ask("status")
+
+    async def retarget(self, screens: Sequence[str], agent: str = "") -> int:
+        """The guest runs elsewhere: call it once it runs there, never before. Returns how many viewers were switched."""
+        answer = await self.ask("retarget", screens=list(screens), agent=agent)
+        return int(str(answer["switched"]))
+
+    async def update(self, settings: VrdeSettings) -> None:
+        """Takes over settings that may change while it runs (not the port: stop and start for that)."""
+        await self.ask("update", settings=to_dict(settings))
+
+    async def stop(self, reason: str = "") -> None:
+        """Ends it and returns when its process is gone. Nothing to do when there is none."""
+        try:
+            pid = int(str((await self.status())["pid"]))
+            watched = os.pidfd_open(pid)
+        except (UnreachableError, ProcessLookupError):
+            return
+        try:
+            await self.ask("stop", reason=reason)
+            gone = asyncio.Event()
+            asyncio.get_running_loop().add_reader(watched, gone.set)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await gone.wait()
+            finally:
+                asyncio.get_running_loop().remove_reader(watched)
+        except TimeoutError as error:
+            raise HypervisorError("the remote display", f"its front (process {pid}) does not end") from error
+        finally:
+            os.close(watched)
+
+
+async def start(config: FrontConfig) -> Json:
+    """Starts a front and returns its status once the port is bound. Raises what kept it from that.
+
+    The folder is made with mode 0700 where it is missing; the log is `vrde.log` in it.
+    """
+    folder = Path(config.folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config_path = folder / CONFIG_FILE
+        config_path.unlink(missing_ok=True)
+        with os.fdopen(os.open(config_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(config.to_json())
+        log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise StorageError("the remote display", f"its folder {folder} cannot be used: {error}") from error
+    read_end, write_end = os.pipe()
+    try:
+        # A session of its own: it must not end with its parent's terminal or process group.
+        process = subprocess.Popen(  # noqa: ASYNC220  # fork and exec only, and a child that forks at once
+            [sys.executable, "-m", "teleport.vrde.front", "--detach", "--config", str(config_path), "--ready-fd", str(write_end)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,), start_new_session=True, cwd="/",
+        )  # fmt: skip
+    finally:
+        os.close(write_end)
+        os.close(log)
+    process.wait()  # it has forked away by now: nobody's child, it needs nobody to outlive it
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            answer = await _first_line(read_end)
+    except TimeoutError as error:
+        raise HypervisorError(
+            "the remote display", f"its front says nothing for {START_SECONDS} s; see {folder / LOG_FILE}"
+        ) from error
+    if answer is None:
+        raise HypervisorError("the remote display", f"its front ended; see {folder / LOG_FILE}")
+    if not answer.pop("ok", False):
+        _raise(answer)
+    return answer
+
+
+async def _first_line(descriptor: int) -> Json | None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MOST_LINE_BYTES)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb"))
+    try:
+        line = await reader.readline()
+        answer = json.loads(line) if line else None
+        return answer if isinstance(answer, dict) else None
+    finally:
+        transport.close()

@@ -1,0 +1,310 @@
+"""The front: the process that owns a VM's display port, and outlives the VM's QEMU and runner.
+
+::
+
+    python -m teleport.vrde.front --config FILE [--ready-fd N] [--detach]
+
+`FILE` (mode 0600) is `FrontConfig` as JSON. When the port is bound, or cannot be, one JSON line goes to the descriptor N:
+``{"ok": true, …status}`` or ``{"ok": false, "what": …, "why": …, "hint": …, "kind": …}``. From then on it is talked to over
+``control.sock`` in its folder, one JSON object a line both ways (`teleport.vrde.control` is the other end):
+
+    {"do": "status"}                         → {"ok": true, "pid": …, "port": …, "addresses": […], "screens": […], "sessions": […], …}
+    {"do": "sessions"}                       → {"ok": true, "sessions": […]}
+    {"do": "retarget", "screens": […], "agent": "unix:/…"|""}  → {"ok": true, "switched": N}
+    {"do": "update", "settings": {…}}        → {"ok": true}
+    {"do": "disconnect", "session": N}       → {"ok": true, "ended": true|false}
+    {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
+
+A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from teleport.errors import TeleportError, UsageError
+from teleport.machines.vrde import VrdeSettings, from_dict, to_dict
+from teleport.vrde import auth, extension
+from teleport.vrde.endpoint import Endpoint, from_text
+from teleport.vrde.guest_agent import GuestAgent
+
+ORPHAN_SECONDS = 180.0
+LOOK_SECONDS = 15.0
+MOST_LINE_BYTES = 1 << 20
+CONTROL_SOCKET = "control.sock"
+
+log = logging.getLogger("teleport.vrde.front")
+Json = dict[str, object]
+
+
+@dataclass(frozen=True)
+class FrontConfig:
+    """What a front is started with. `screens` and `agent` are endpoints as text (`teleport.vrde.endpoint`), `keys` a folder that
+    keeps certificates over restarts (default: the front's own), `agent` "" for a VM without a guest agent."""
+
+    vm_name: str
+    folder: str
+    settings: VrdeSettings
+    screens: tuple[str, ...]
+    agent: str = ""
+    keys: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self) | {"settings": to_dict(self.settings)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "FrontConfig":
+        """Reads `to_json`. Raises UsageError."""
+        try:
+            raw = json.loads(text)
+            return cls(**(raw | {"settings": from_dict(raw["settings"]), "screens": tuple(raw["screens"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError("the display's configuration", f"makes no sense: {error}") from error
+
+
+class Front:
+    """One VM's display server with its control socket."""
+
+    def __init__(self, config: FrontConfig) -> None:
+        self._config = config
+        self._settings = config.settings
+        self._screens: tuple[Endpoint, ...] = tuple(map(from_text, config.screens))
+        self._guest = GuestAgent(from_text(config.agent) if config.agent else None)
+        self._authenticator = _Exchangeable(auth.build(config.settings, self._guest))
+        self._done = asyncio.Event()
+        self._bound: extension.Bound | None = None
+        self._control: asyncio.Server | None = None
+        found = extension.find(config.settings.extension)
+        if problem := found.problem():
+            raise UsageError("the remote display", problem)
+        folder = Path(config.folder)
+        self._server = found.serve(
+            extension.Context(
+                vm_name=config.vm_name,
+                folder=folder,
+                keys=Path(config.keys or config.folder),
+                settings=config.settings,
+                screens=self._screens,
+                authenticator=self._authenticator,
+                throttle=auth.Throttle(time.monotonic),
+                note=lambda line: log.info("VRDE: %s", line),
+                details=config.details,
+            )
+        )
+        self._socket_path = folder / CONTROL_SOCKET
+
+    async def start(self) -> Json:
+        """Binds the port and the control socket; returns the status. Raises TeleportError."""
+        self._bound = await self._server.start()
+        self._socket_path.unlink(missing_ok=True)
+        self._control = await asyncio.start_unix_server(self._talk, self._socket_path, limit=MOST_LINE_BYTES)
+        self._socket_path.chmod(0o600)
+        log.info("VRDE: listening on port %d of %s", self._bound.port, ", ".join(self._bound.addresses))
+        for name, value in self._server.details().items():
+            log.info("VRDE: %s %s", name, value)
+        return self.status()
+
+    async def serve(self) -> None:
+        """Returns when it is told to stop, or nobody is left to serve."""
+        orphan = asyncio.create_task(self._watch())
+        try:
+            await self._done.wait()
+        finally:
+            orphan.cancel()
+            await asyncio.gather(orphan, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Frees everything."""
+        if self._control:
+            self._control.close()
+        self._socket_path.unlink(missing_ok=True)
+        await self._server.stop()
+
+    def end(self) -> None:
+        """Makes `serve` return."""
+        self._done.set()
+
+    def status(self) -> Json:
+        """What `status` answers."""
+        bound = self._bound
+        return {
+            "pid": os.getpid(),
+            "vm": self._config.vm_name,
+            "extension": self._settings.extension,
+            "port": bound.port if bound else 0,
+            "addresses": list(bound.addresses) if bound else [],
+            "screens": [str(each) for each in self._screens],
+            "sessions": [asdict(each) for each in self._server.sessions()],
+            "details": dict(self._server.details()),
+        }
+
+    async def _watch(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                _, writer = await self._screens[0].dial()
+                writer.close()
+                last = time.monotonic()
+            except TeleportError:
+                if time.monotonic() - last > ORPHAN_SECONDS:
+                    log.warning("VRDE: the guest's display has been gone for %d s: ending", ORPHAN_SECONDS)
+                    self.end()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError, ValueError):
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
+
+    async def _answer(self, line: bytes) -> Json:
+        actions: dict[object, Callable[[Json], Awaitable[Json]]] = {
+            "status": self._do_status,
+            "sessions": self._do_sessions,
+            "retarget": self._do_retarget,
+            "update": self._do_update,
+            "disconnect": self._do_disconnect,
+            "stop": self._do_stop,
+        }
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict) or request.get("do") not in actions:
+                raise UsageError("the display's front", "does not know this command")
+            return {"ok": True} | await actions[request["do"]](request)
+        except TeleportError as error:
+            return failure(error)
+        except (ValueError, TypeError, KeyError) as error:
+            return failure(UsageError("the display's front", f"the command makes no sense: {error}"))
+
+    async def _do_status(self, _: Json) -> Json:
+        return self.status()
+
+    async def _do_sessions(self, _: Json) -> Json:
+        return {"sessions": self.status()["sessions"]}
+
+    async def _do_retarget(self, request: Json) -> Json:
+        texts = request["screens"]
+        if not isinstance(texts, list) or not texts:
+            raise UsageError("the display's front", "retarget needs the guest's screens")
+        screens = tuple(from_text(str(each)) for each in texts)
+        agent = str(request.get("agent", ""))
+        began = time.monotonic()
+        switched = await self._server.retarget(screens)
+        self._screens = screens
+        self._guest.endpoint = from_text(agent) if agent else None
+        log.info(
+            "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
+            screens[0],
+            switched,
+            1000 * (time.monotonic() - began),
+        )
+        return {"switched": switched}
+
+    async def _do_update(self, request: Json) -> Json:
+        raw = request["settings"]
+        if not isinstance(raw, dict):
+            raise UsageError("the display's front", "update needs the settings")
+        settings = from_dict(raw)
+        if settings.extension != self._settings.extension:
+            raise UsageError(
+                "--vrdeextpack", "cannot change while the display is on", "switch it off and on: controlvm NAME vrde off"
+            )
+        authenticator = auth.build(settings, self._guest)
+        await self._server.update(settings)
+        self._authenticator.current = authenticator
+        self._settings = settings
+        return {}
+
+    async def _do_disconnect(self, request: Json) -> Json:
+        number = request["session"]
+        return {"ended": isinstance(number, int) and await self._server.disconnect(number)}
+
+    async def _do_stop(self, request: Json) -> Json:
+        log.info("VRDE: ending%s", f": {request['reason']}" if request.get("reason") else "")
+        # The answer goes out first: the socket is closed on the way down.
+        asyncio.get_running_loop().call_later(0.05, self.end)
+        return {}
+
+
+class _Exchangeable:
+    """An authenticator that `update` can exchange."""
+
+    def __init__(self, current: auth.Authenticator) -> None:
+        self.current = current
+
+    async def check(self, login: auth.Login) -> auth.Verdict:
+        """Asks the current one."""
+        return await self.current.check(login)
+
+
+def failure(error: TeleportError) -> Json:
+    """An error as it travels over the control socket."""
+    return {"ok": False, "kind": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
+
+
+async def run(config: FrontConfig, ready: Callable[[Json], None]) -> int:
+    """Serves one VM's display; returns the exit status. `ready` gets the status, or the failure, once."""
+    try:
+        front = Front(config)
+    except TeleportError as error:
+        ready(failure(error))
+        return 1
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, front.end)
+    try:
+        status = await front.start()
+        ready({"ok": True} | status)
+        await front.serve()
+    except TeleportError as error:
+        log.error("%s", error)
+        ready(failure(error))
+        return 1
+    finally:
+        await front.stop()
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The process."""
+    parser = argparse.ArgumentParser(prog="teleport.vrde.front", description="The process that owns a VM's display port")
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--detach", action="store_true", help="fork away: be nobody's child")
+    options = parser.parse_args(arguments)
+    if options.detach and os.fork():
+        os._exit(0)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    told = False
+
+    def ready(answer: Json) -> None:
+        nonlocal told
+        if options.ready_fd >= 0 and not told:
+            told = True
+            with contextlib.suppress(OSError), os.fdopen(options.ready_fd, "w") as pipe:
+                pipe.write(json.dumps(answer) + "\n")
+
+    try:
+        config = FrontConfig.from_json(options.config.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        ready(failure(UsageError("the display's configuration", str(error))))
+        return 2
+    except TeleportError as error:
+        ready(failure(error))
+        return 2
+    return asyncio.run(run(config, ready))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The guest's own accounts, asked through qemu-guest-agent (`--vrdeauthtype guest`).
+
+The agent runs `unix_chkpwd` in the guest, PAM's own checker, which reads the password from its standard input: it appears in no
+argument list there either. Works for Linux guests with the agent and Debian's or Fedora's PAM.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+from collections.abc import Mapping
+
+from teleport.errors import HypervisorError, TeleportError, UnreachableError
+from teleport.vrde.auth import Login
+from teleport.vrde.endpoint import Endpoint
+
+SECONDS = 20
+POLL_SECONDS = 0.1  # the agent has no way to be waited for
+CHECKERS = ("/sbin/unix_chkpwd", "/usr/sbin/unix_chkpwd", "/usr/bin/unix_chkpwd")
+
+
+class GuestAgent:
+    """One VM's agent. `endpoint` None: there is none; it is exchanged when the guest moves."""
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        self.endpoint = endpoint
+
+    async def check(self, login: Login) -> bool:
+        """Whether the guest knows this account and password. Raises TeleportError when it cannot be asked."""
+        if self.endpoint is None:
+            raise UnreachableError("the guest's agent", "the VM has none", "add one, or use --vrdeauthtype external")
+        if not login.user or login.user.startswith("-"):
+            return False
+        reader, writer = await self.endpoint.dial()
+        with contextlib.closing(writer):
+            try:
+                async with asyncio.timeout(SECONDS):
+                    return await self._check(_Conversation(reader, writer), login)
+            except (OSError, EOFError, ValueError) as error:
+                raise UnreachableError("the guest's agent", f"does not answer ({error or 'time-out'})") from error
+
+    @staticmethod
+    async def _check(agent: "_Conversation", login: Login) -> bool:
+        await agent.synchronise()
+        failure: TeleportError | None = None
+        for path in CHECKERS:
+            try:
+                started = await agent.call(
+                    "guest-exec",
+                    {
+                        "path": path,
+                        "arg": [login.user, "nonull"],
+                        "input-data": base64.b64encode(login.password.encode() + b"\0").decode(),
+                    },
+                )
+            except HypervisorError as error:  # no such program in this guest
+                failure = error
+                continue
+            return await agent.exit_status(started["pid"]) == 0
+        raise failure or UnreachableError("the guest's agent", "has no way to check a password")
+
+
+class _Conversation:
+    """JSON lines with the agent (QEMU's docs/interop/qemu-ga)."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def synchronise(self) -> None:
+        """Skips what an earlier conversation left in the channel."""
+        number = secrets.randbelow(1 << 30)
+        self._writer.write(
+            b"\xff" + json.dumps({"execute": "guest-sync-delimited", "arguments": {"id": number}}).encode() + b"\n"
+        )
+        while True:
+            await self._reader.readuntil(b"\xff")
+            line = await self._reader.readline()
+            with contextlib.suppress(ValueError):
+                if json.loads(line).get("return") == number:
+                    return
+
+    async def exit_status(self, pid: object) -> object:
+        """The exit status of what guest-exec started, once it has one."""
+        while True:
+            state = await self.call("guest-exec-status", {"pid": pid})
+            if state.get("exited"):
+                return state.get("exitcode")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def call(self, command: str, arguments: Mapping[str, object]) -> dict[str, object]:
+        """One command. Raises HypervisorError with the agent's words."""
+        self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        answer = json.loads(await self._reader.readline())
+        if "error" in answer:
+            raise HypervisorError("the guest's agent", str(answer["error"].get("desc", "refused")))
+        value = answer["return"]
+        return value if isinstance(value, dict) else {}

@@ -1,0 +1,371 @@
+"""One VM's RDP display: front → private xrdp → relay → the guest's VNC.
+
+::
+
+    viewer              front                                   xrdp (security_layer=rdp, crypt_level=none)
+      │─ X.224 request ──▶│ chooses TLS or Standard RDP Security  │
+      │                   │─ plain X.224 request ────────────────▶│
+      │◀ X.224 confirm ───│◀ confirm (dropped) ───────────────────│
+      │═ TLS, or RC4 from the Security Exchange on ═              │
+      │─ MCS … ──────────▶│──────────────────────────────────────▶│
+      │─ Client Info ────▶│ the login; refused: the end           │
+      │                   │─ Client Info, rewritten: @screen ────▶│── dials the relay of that screen
+      │◀─────────────────▶│◀─────────────────────────────────────▶│   from here on bytes are passed through (TLS) or recoded (RC4)
+
+Until a viewer is let in everything about it is bounded: 30 s, one PDU of memory, and so many of them at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from teleport.errors import TeleportError, UnreachableError
+from teleport.machines.vrde import SecurityMethod, VrdeSettings
+from teleport.vrde import vnc_password
+from teleport.vrde.auth import Login, Verdict
+from teleport.vrde.endpoint import BUFFER_BYTES, Endpoint
+from teleport.vrde.extension import Bound, Context, Session
+from teleport.vrde.listen import listen
+from teleport.vrde.rdp import certificate, conference, pdu
+from teleport.vrde.rdp.logon import ClientInfo, Logon
+from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal, SendData
+from teleport.vrde.rdp.security import ServerKey, StandardSecurity
+from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
+from teleport.vrde.relay import Relay
+from teleport.vrde.screens import gates_of
+from teleport.vrde.sessions import Sessions
+from teleport.vrde.streams import first_to_end, peer_of, pipe
+
+LOGON_SECONDS = 30
+FIRST_PDU_SECONDS = 10
+MOST_PENDING = 32
+MOST_LOGON_PDUS = 64
+RESTART_SECONDS = 1.0
+
+log = logging.getLogger("teleport.vrde.rdp")
+
+
+class _RefusedError(Exception):
+    """The viewer may not come in; the text says why, for the log."""
+
+
+async def read_pdu(reader: asyncio.StreamReader) -> bytes:
+    """One whole PDU. Raises RdpError, IncompleteReadError, OSError."""
+    data = await reader.readexactly(2)
+    while (length := pdu.frame_length(data)) is None:
+        data += await reader.readexactly(1)
+    return data + await reader.readexactly(length - len(data))
+
+
+@dataclass
+class _Link:
+    """A viewer and its xrdp."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    back_reader: asyncio.StreamReader
+    back_writer: asyncio.StreamWriter
+    security: StandardSecurity | None
+    protection: str
+    answers: asyncio.Task[None] | None = None  # to_viewer, from the first answer on: cancelling it could cut a PDU in two
+
+    async def close(self) -> None:
+        """Ends xrdp's side."""
+        self.back_writer.close()
+        if self.answers:
+            self.answers.cancel()
+            await asyncio.gather(self.answers, return_exceptions=True)
+
+    async def to_viewer(self) -> None:
+        """xrdp's bytes to the viewer, to their end."""
+        if self.security is None:
+            await pipe(self.back_reader, self.writer)
+            return
+        while True:
+            self.writer.write(self.security.from_server(await read_pdu(self.back_reader)))
+            await self.writer.drain()
+
+    async def to_xrdp(self) -> None:
+        """The viewer's bytes to xrdp, to their end."""
+        if self.security is None:
+            await pipe(self.reader, self.back_writer)
+            return
+        while True:
+            recoded = self.security.from_viewer(await read_pdu(self.reader))
+            if recoded is not None:
+                self.back_writer.write(recoded)
+                await self.back_writer.drain()
+
+    async def next_for_xrdp(self) -> bytes:
+        """The viewer's next PDU as xrdp is to get it."""
+        while True:
+            data = await read_pdu(self.reader)
+            recoded = self.security.from_viewer(data) if self.security else data
+            if recoded is not None:
+                return recoded
+
+
+class RdpServer:
+    """The DisplayServer of the extension `rdp`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._sessions = Sessions(context.note)
+        self._relays = tuple(
+            Relay(endpoint=each, name=context.vm_name, gates=gates_of(context.settings)) for each in context.screens
+        )
+        self._servers: list[asyncio.Server] = []
+        self._supervisor: asyncio.Task[None] | None = None
+        self._xrdp: Xrdp | None = None
+        self._addresses: tuple[ScreenAddress, ...] = ()
+        self._pending = 0
+        self._connections: set[asyncio.Task[None]] = set()
+        self._certificate: certificate.Certificate | None = None
+        self._server_key: ServerKey | None = None
+
+    # DisplayServer
+
+    async def start(self) -> Bound:
+        """See DisplayServer."""
+        try:
+            if self._settings.security is not SecurityMethod.RDP:
+                self._certificate = certificate.load(self._settings, self._context.keys)
+            if self._settings.security is not SecurityMethod.TLS:
+                self._server_key = ServerKey()
+            bound, sockets = listen(self._settings.ports, self._settings.address)
+            try:
+                self._addresses = tuple([await self._serve_relay(n, relay) for n, relay in enumerate(self._relays, 1)])
+                await self._start_xrdp()
+            except BaseException:
+                for each in sockets:
+                    each.close()
+                raise
+            for each in sockets:
+                self._servers.append(await asyncio.start_server(self._accept, sock=each, limit=BUFFER_BYTES))
+            self._supervisor = asyncio.create_task(self._supervise())
+        except BaseException:
+            await self.stop()
+            raise
+        return bound
+
+    async def stop(self) -> None:
+        """See DisplayServer."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+            self._supervisor = None
+        self._sessions.end_all()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        for relay in self._relays:
+            relay.drop_all()
+        if self._xrdp:
+            await self._xrdp.stop()
+            self._xrdp = None
+
+    async def retarget(self, screens: tuple[Endpoint, ...]) -> int:
+        """See DisplayServer."""
+        if len(screens) != len(self._relays):
+            raise UnreachableError(
+                "the guest's display", f"there are {len(self._relays)} screens here and {len(screens)} there"
+            )
+        before = [relay.endpoint for relay in self._relays]
+        switched = 0
+        try:
+            for relay, endpoint in zip(self._relays, screens, strict=True):
+                switched += await relay.retarget(endpoint)
+        except TeleportError:
+            for relay, endpoint in zip(self._relays, before, strict=True):
+                if relay.endpoint is not endpoint:
+                    with contextlib.suppress(TeleportError):
+                        await relay.retarget(endpoint)
+            raise
+        return switched
+
+    async def update(self, settings: VrdeSettings) -> None:
+        """See DisplayServer. Clipboard and sound are channels of xrdp: they change for viewers that connect from now on."""
+        old, self._settings = self._settings, settings
+        for relay in self._relays:
+            relay.set_gates(gates_of(settings))
+        if any(old.is_disabled(each) != settings.is_disabled(each) for each in ("Clipboard", "Audio")) and self._xrdp:
+            old_xrdp, self._xrdp = self._xrdp, None
+            try:
+                await self._start_xrdp()
+            finally:
+                retiring = asyncio.create_task(self._retire(old_xrdp))
+                self._connections.add(retiring)
+                retiring.add_done_callback(self._connections.discard)
+
+    def sessions(self) -> tuple[Session, ...]:
+        """See DisplayServer."""
+        return self._sessions.all()
+
+    async def disconnect(self, identifier: int) -> bool:
+        """See DisplayServer."""
+        return self._sessions.end(identifier)
+
+    def details(self) -> Mapping[str, str]:
+        """See DisplayServer."""
+        facts = {"security": self._settings.security.value}
+        if self._certificate:
+            facts["fingerprint"] = self._certificate.fingerprint
+            facts["self_signed"] = "yes" if self._certificate.self_signed else "no"
+        return facts
+
+    # behind the front
+
+    async def _serve_relay(self, number: int, relay: Relay) -> ScreenAddress:
+        password = vnc_password.random_password()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await relay.serve(reader, writer, label=f"screen {number}", password=lambda: vnc_password.fresh(password))
+
+        ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
+        server = await asyncio.start_server(serve, ip, 0, limit=BUFFER_BYTES)
+        self._servers.append(server)
+        return ScreenAddress(number, ip, server.sockets[0].getsockname()[1], password)
+
+    async def _start_xrdp(self) -> None:
+        disabled = self._settings.is_disabled
+        xrdp = Xrdp(clipboard=not disabled("Clipboard"), sound=not disabled("Audio"))
+        await xrdp.start(self._addresses)
+        self._xrdp = xrdp
+
+    async def _retire(self, xrdp: Xrdp) -> None:
+        """Lets a replaced xrdp's children go on: only its listener ends (each viewer has a child of its own)."""
+        await xrdp.stop()
+
+    async def _supervise(self) -> None:
+        while True:
+            xrdp = self._xrdp
+            if xrdp:
+                await xrdp.wait_dead()
+                if self._xrdp is xrdp:
+                    log.error("xrdp ended: %s; starting it again", xrdp.last_words())
+                    await xrdp.stop()
+                    with contextlib.suppress(TeleportError):
+                        await self._start_xrdp()
+            await asyncio.sleep(RESTART_SECONDS)
+
+    # viewers
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task:
+            self._connections.add(task)
+        client = peer_of(writer)[1]
+        try:
+            await self._serve(reader, writer)
+        except _RefusedError as error:
+            self._context.note(f"client {client} refused: {error}")
+        except (RdpError, ssl.SSLError) as error:
+            self._context.note(f"client {client} dropped: {error}")
+        except (OSError, EOFError) as error:
+            log.debug("client %s went: %r", client, error)
+        finally:
+            writer.transport.abort() if writer.is_closing() else writer.close()
+            if task:
+                self._connections.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address, client = peer_of(writer)
+        if self._pending >= MOST_PENDING:
+            raise _RefusedError("too many viewers are logging in")
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a half-open connection ends some day
+        self._pending += 1
+        link: _Link | None = None
+        try:
+            try:
+                async with asyncio.timeout(LOGON_SECONDS):
+                    link = await self._negotiate(reader, writer)
+                    link.answers = asyncio.create_task(link.to_viewer())
+                    logon, rewritten = await self._log_on(link, address)
+            except TimeoutError as error:
+                raise _RefusedError(f"no login within {LOGON_SECONDS} s") from error
+            finally:
+                self._pending -= 1
+            session = self._sessions.admit(
+                self._settings, client=client, user=logon.user, screen=logon.screen, protection=link.protection,
+                close=writer.transport.abort,
+            )  # fmt: skip
+            if session is None:
+                return
+            try:
+                link.back_writer.write(rewritten)
+                await first_to_end(link.to_xrdp(), link.answers)
+            finally:
+                self._sessions.left(session)
+        finally:
+            if link:
+                await link.close()
+
+    async def _negotiate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
+        """X.224, up to the chosen protection."""
+        try:
+            async with asyncio.timeout(FIRST_PDU_SECONDS):
+                request = ConnectionRequest.parse(await read_pdu(reader))
+        except TimeoutError as error:
+            raise _RefusedError("it says nothing") from error
+        method = self._settings.security
+        tls = bool(request.protocols & Protocol.TLS) and method is not SecurityMethod.RDP
+        if not tls and method is SecurityMethod.TLS:
+            writer.write(pdu.refuse(Refusal.TLS_REQUIRED))
+            await writer.drain()
+            raise _RefusedError("it does not offer TLS, which Security/Method asks for")
+        if self._xrdp is None:
+            raise _RefusedError("xrdp is not running")
+        back_reader, back_writer = await asyncio.open_unix_connection(self._xrdp.socket_path, limit=BUFFER_BYTES)
+        try:
+            back_writer.write(pdu.PLAIN_REQUEST)
+            await read_pdu(back_reader)  # its confirm: the viewer gets our own
+            if tls and self._certificate:
+                writer.write(pdu.confirm(Protocol.TLS))
+                await writer.drain()
+                await writer.start_tls(self._certificate.context)
+                version = writer.get_extra_info("ssl_object").version()
+                return _Link(reader, writer, back_reader, back_writer, None, version)
+            if self._server_key is None:
+                raise _RefusedError("Standard RDP Security is switched off")
+            writer.write(pdu.confirm(Protocol.RDP) if request.negotiates else pdu.CONFIRM_WITHOUT_NEGOTIATION)
+            security = StandardSecurity(self._server_key)
+            initial, offered = conference.take_security_offer(await read_pdu(reader))
+            data = security.choose(offered)
+            back_writer.write(initial)
+            writer.write(conference.with_security(await read_pdu(back_reader), data))
+            return _Link(reader, writer, back_reader, back_writer, security, "Standard RDP Security")
+        except BaseException:
+            back_writer.close()
+            raise
+
+    async def _log_on(self, link: _Link, address: str) -> tuple[Logon, bytes]:
+        """Passes PDUs on up to the Client Info, and decides. Raises _RefusedError."""
+        for _ in range(MOST_LOGON_PDUS):
+            data = await link.next_for_xrdp()
+            sent = SendData.parse(data) if data[0] == 3 else None
+            if sent and ClientInfo.is_in(sent.payload):
+                break
+            link.back_writer.write(data)
+        else:
+            raise RdpError("no Client Info PDU")
+        info = ClientInfo.parse(sent.payload)
+        logon = Logon.of(info)
+        if logon.screen > len(self._relays):
+            raise _RefusedError(f"the guest has no screen @{logon.screen}")
+        await asyncio.sleep(self._context.throttle.delay_seconds(address))
+        verdict = await self._context.authenticator.check(Login(logon.user, logon.password, logon.domain, address))
+        if verdict is not Verdict.ALLOW:
+            self._context.throttle.refused(address)
+            raise _RefusedError(f"wrong user or password (user {logon.user[:64]!r})")
+        self._context.throttle.allowed(address)
+        return logon, SendData(sent.head, info.for_xrdp(logon.screen).pack()).pack()

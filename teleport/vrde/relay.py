@@ -1,0 +1,381 @@
+"""The driver of `rfb`: viewers on one side, the guest's VNC on the other, which may be exchanged under them.
+
+Each viewer has a connection of its own to QEMU. QEMU throttles each by itself, so a viewer that stops reading stalls neither the guest
+nor the others; what the relay holds for it is bounded by its buffers and one message.
+
+A switch (`retarget`): dial the new VNC → replay SetPixelFormat and SetEncodings → ask for a full update → drop the old one. Only
+whole messages are passed on, so the viewer sees one stream. A server that is lost without a switch is dialled again for 30 s.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from teleport.errors import TeleportError, UnreachableError
+from teleport.vrde import rfb
+from teleport.vrde.endpoint import BUFFER_BYTES, Endpoint
+from teleport.vrde.pace import STILL_SECONDS, Pacer, Quality
+from teleport.vrde.rfb import ClientKind, Encoding, ServerKind
+
+HANDSHAKE_SECONDS = 10
+REDIAL_SECONDS = 30
+REDIAL_EVERY_SECONDS = 0.25
+RESIZE_HOLD_SECONDS = 0.4  # rdesktop loses updates that come right behind a change of size
+MOST_VIEWERS = 64
+READ_BYTES = 1 << 18
+
+log = logging.getLogger("teleport.vrde.relay")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What viewers may see and do; `quality` None leaves updates as they are."""
+
+    display: bool = True
+    input: bool = True
+    clipboard: bool = True
+    audio: bool = True
+    quality: Quality | None = None
+
+
+async def shake_hands(handshake: rfb.Handshake[T], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> T:
+    """Drives a handshake of `rfb`. Raises RfbError, OSError or IncompleteReadError."""
+    answer = b""
+    step = next(handshake)
+    while True:
+        if isinstance(step, int):
+            answer = await reader.readexactly(step)
+        else:
+            writer.write(step)
+            await writer.drain()
+        try:
+            step = handshake.send(answer)
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
+
+
+@dataclass(eq=False)
+class _Upstream:
+    """One connection to a VNC server, past its handshake."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    init: rfb.ServerInit
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint) -> "_Upstream":
+        reader, writer = await endpoint.dial()
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                return cls(reader, writer, await shake_hands(rfb.server_handshake(), reader, writer))
+        except (OSError, EOFError, rfb.RfbError) as error:
+            writer.close()
+            raise UnreachableError("the guest's display", f"{endpoint} is no VNC server ({error})") from error
+        except BaseException:
+            writer.close()
+            raise
+
+
+class Viewer:
+    """One viewer of one screen."""
+
+    def __init__(self, relay: "Relay", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, label: str) -> None:
+        self._relay = relay
+        self._reader = reader
+        self._writer = writer
+        self.label = label
+        self.sent_bytes = 0
+        self._upstream: _Upstream | None = None
+        self._pixel_format = b""
+        self._encodings: bytes = b""
+        self._asked = False  # a request went out: from here on a change of pixel format would meet updates under way
+        self._size = (0, 0)
+        self._switching = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._pacer: Pacer | None = None
+        self._owed_request: bytes | None = None
+
+    async def serve(self, password: rfb.Password | None) -> None:
+        """Serves the viewer to its end; returns quietly however that comes."""
+        self.apply_gates()
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                self._upstream = await _Upstream.open(self._relay.endpoint)
+                init = self._upstream.init
+                self._pixel_format, self._size = init.pixel_format, (init.width, init.height)
+                name = self._relay.name.encode()[: rfb.MOST_NAME_BYTES]
+                if not await shake_hands(rfb.viewer_handshake(init.pack(name), password), self._reader, self._writer):
+                    log.warning("viewer %s refused: wrong VNC password", self.label)
+                    return
+            tasks = [asyncio.create_task(each()) for each in (self._from_viewer, self._from_servers, self._keep_pace)]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
+        except (OSError, EOFError) as error:
+            log.debug("viewer %s went: %s", self.label, error)
+        except (rfb.RfbError, TeleportError) as error:
+            log.warning("viewer %s ended: %s", self.label, error)
+        finally:
+            if self._upstream:
+                self._upstream.writer.close()
+
+    def drop(self) -> None:
+        """Ends the viewer's connection at once."""
+        self._writer.transport.abort()
+
+    def apply_gates(self) -> None:
+        """Takes over the relay's gates; a picture that was hidden or shown until now is asked for again."""
+        quality = self._relay.gates.quality
+        if quality is None:
+            self._pacer = None
+        elif self._pacer is None or self._pacer.quality != quality:
+            self._pacer = Pacer(quality)
+        self._request_everything()
+
+    # viewer → server
+
+    async def _from_viewer(self) -> None:
+        messages = rfb.MessageReader(rfb.client_message)
+        while data := await self._reader.read(READ_BYTES):
+            for message in messages.feed(data):
+                await self._client_message(message)
+            if self._upstream:
+                with contextlib.suppress(OSError):  # a lost server is _from_servers' to notice
+                    await self._upstream.writer.drain()
+
+    async def _client_message(self, message: rfb.ClientMessage) -> None:
+        gates, data = self._relay.gates, message.data
+        match message.kind:
+            case ClientKind.SET_PIXEL_FORMAT:
+                rfb.pixel_bytes(data[4:])
+                self._pixel_format = data[4:20]
+                if self._asked:
+                    await self.switch(self._relay.endpoint)
+                    return
+            case ClientKind.SET_ENCODINGS:
+                allowed = rfb.MEASURABLE if gates.audio else rfb.MEASURABLE - {Encoding.QEMU_AUDIO}
+                data = self._encodings = rfb.set_encodings([e for e in rfb.encodings_of(data) if e in allowed])
+            case ClientKind.UPDATE_REQUEST:
+                self._asked = True
+                if data[1] and self._pacer and self._pacer.seconds_until_request(time.monotonic()) > 0:
+                    self._owed_request = data  # only the newest counts: requests are not queued in RFB either
+                    return
+            case ClientKind.CUT_TEXT if not gates.clipboard:
+                return
+            case ClientKind.KEY | ClientKind.POINTER if not gates.input:
+                return
+            case ClientKind.QEMU if not (gates.audio if data[1] == 1 else gates.input):
+                return
+        self._to_server(data)
+
+    def _to_server(self, data: bytes) -> None:
+        # Looked up at the moment of writing: an await between would write to the server of before a switch.
+        if self._upstream and not self._upstream.writer.is_closing():
+            self._upstream.writer.write(data)
+
+    def _request_everything(self) -> None:
+        if self._asked:
+            self._to_server(rfb.update_request(0, 0, *self._size, incremental=False))
+
+    # server → viewer
+
+    async def _from_servers(self) -> None:
+        while True:
+            upstream = self._upstream
+            if upstream:
+                try:
+                    await self._pump(upstream)
+                except (ConnectionError, rfb.RfbError) as error:
+                    if self._writer.is_closing():
+                        return
+                    log.warning("viewer %s: the guest's display broke off: %s", self.label, error)
+                if self._upstream is upstream:  # lost, not switched
+                    upstream.writer.close()
+                    self._upstream = None
+            if not self._upstream:
+                await self._redial()
+
+    async def _pump(self, upstream: _Upstream) -> None:
+        parser = rfb.ServerParser(self._pixel_format or upstream.init.pixel_format)
+        messages = rfb.MessageReader(parser.message)
+        while data := await upstream.reader.read(READ_BYTES):
+            parser.pixel_format = self._pixel_format
+            for message in messages.feed(data):
+                if self._upstream is not upstream:
+                    return
+                await self._server_message(message)
+
+    async def _server_message(self, message: rfb.ServerMessage) -> None:
+        gates = self._relay.gates
+        resized = False
+        if message.kind is ServerKind.UPDATE:
+            for each in message.rectangles:
+                if each.encoding == Encoding.DESKTOP_SIZE:
+                    resized = (each.width, each.height) != self._size
+                    self._size = each.width, each.height
+            if self._pacer:
+                message = self._pacer.passed(message, self._pixel_format, time.monotonic())
+            if not gates.display:
+                message = rfb.blackened(message)
+        elif (message.kind is ServerKind.CUT_TEXT and not gates.clipboard) or (
+            message.kind is ServerKind.QEMU and not gates.audio
+        ):
+            return
+        self._send(message)
+        await self._writer.drain()
+        if resized:
+            await asyncio.sleep(RESIZE_HOLD_SECONDS)
+
+    def _send(self, message: rfb.ServerMessage) -> None:
+        chunks = message.chunks()
+        self.sent_bytes += sum(map(len, chunks))
+        self._writer.writelines(chunks)
+
+    async def _redial(self) -> None:
+        until = time.monotonic() + REDIAL_SECONDS
+        while not self._upstream:
+            self._wake.clear()
+            try:
+                await self.switch(self._relay.endpoint)
+            except UnreachableError as error:
+                if time.monotonic() >= until:
+                    raise
+                log.debug("viewer %s: %s; trying again", self.label, error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REDIAL_EVERY_SECONDS):
+                        await self._wake.wait()
+
+    async def switch(self, endpoint: Endpoint) -> None:
+        """Puts another server behind this viewer. Raises UnreachableError, and then the old one stays."""
+        async with self._switching:
+            fresh = await _Upstream.open(endpoint)
+            old, self._upstream = self._upstream, fresh
+            if old:
+                old.writer.close()
+            if self._asked or self._encodings:
+                set_format = b"\0\0\0\0" + self._pixel_format
+                fresh.writer.write(set_format + (self._encodings or rfb.set_encodings([Encoding.RAW])))
+            size = fresh.init.width, fresh.init.height
+            if size != self._size:
+                self._size = size
+                self._send(rfb.resize(*size))
+            self._request_everything()
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Ends a pause between two attempts to dial: the endpoint has changed."""
+        self._wake.set()
+
+    async def _keep_pace(self) -> None:
+        """Sends on what the frame cap held back, and asks again for what was shown coarse and stands still now."""
+        while True:
+            pacer, now = self._pacer, time.monotonic()
+            if pacer is None:
+                await asyncio.sleep(STILL_SECONDS)
+                if self._owed_request:  # the cap was lifted meanwhile
+                    self._to_server(self._owed_request)
+                    self._owed_request = None
+                continue
+            if self._owed_request and pacer.seconds_until_request(now) <= 0:
+                self._to_server(self._owed_request)
+                self._owed_request = None
+            if area := pacer.still(now):
+                x, y, width, height = area
+                width, height = min(width, self._size[0] - x), min(height, self._size[1] - y)
+                if width > 0 and height > 0:
+                    self._to_server(rfb.update_request(x, y, width, height, incremental=False))
+            busy = self._owed_request is not None
+            await asyncio.sleep(max(0.005, pacer.seconds_until_request(now)) if busy or pacer.has_coarse else 0.05)
+
+
+class Relay:
+    """All viewers of one screen of one guest."""
+
+    def __init__(self, *, endpoint: Endpoint, name: str, gates: Gates) -> None:
+        self.endpoint = endpoint
+        self.name = name
+        self.gates = gates
+        self._viewers: set[Viewer] = set()
+
+    @property
+    def viewers(self) -> tuple[Viewer, ...]:
+        """The viewers of now."""
+        return tuple(self._viewers)
+
+    async def serve(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        label: str,
+        password: Callable[[], rfb.Password] | None = None,
+    ) -> None:
+        """Serves one viewer to its end and closes it."""
+        viewer = Viewer(self, reader, writer, label)
+        writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        with self._among(viewer), contextlib.closing(writer):
+            if len(self._viewers) > MOST_VIEWERS:
+                log.warning("viewer %s refused: %d viewers are enough", label, MOST_VIEWERS)
+                return
+            await viewer.serve(password() if password else None)
+
+    @contextlib.contextmanager
+    def _among(self, viewer: Viewer) -> Iterator[None]:
+        self._viewers.add(viewer)
+        try:
+            yield
+        finally:
+            self._viewers.discard(viewer)
+
+    async def retarget(self, endpoint: Endpoint) -> int:
+        """Switches all viewers to another server and returns how many are there now.
+
+        A viewer whose switch fails keeps trying by itself, for 30 s. Raises UnreachableError when none could be switched (and nothing
+        answers there), and then everything is as before.
+        """
+        if not self._viewers:
+            probe = await _Upstream.open(endpoint)
+            probe.writer.close()
+            self.endpoint = endpoint
+            return 0
+        before, self.endpoint = self.endpoint, endpoint
+        viewers = self.viewers
+        ends = await asyncio.gather(*(each.switch(endpoint) for each in viewers), return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, TeleportError | OSError):
+                raise failure
+        if failures and len(failures) == len(viewers):
+            self.endpoint = before
+            raise failures[0]
+        for each in viewers:
+            each.wake()
+        return len(viewers) - len(failures)
+
+    def set_gates(self, gates: Gates) -> None:
+        """Changes what all viewers may see and do, at once."""
+        self.gates = gates
+        for each in self._viewers:
+            each.apply_gates()
+
+    def drop_all(self) -> None:
+        """Ends all viewers' connections."""
+        for each in self.viewers:
+            each.drop()
+
+
+def constant_time_equals(given: bytes, right: bytes) -> bool:
+    """For passwords and tickets."""
+    return hmac.compare_digest(given, right)

@@ -1,0 +1,367 @@
+"""RFB, the protocol of VNC (RFC 6143), without I/O: what a relay must understand to change the server under a viewer.
+
+::
+
+    viewer                    relay                       QEMU
+      │◀── version, security ──│                            │
+      │─── ClientInit ────────▶│── version, None, shared ──▶│
+      │◀── ServerInit ─────────│◀── ServerInit ─────────────│
+      │─── SetPixelFormat, SetEncodings, requests, input ──▶│   remembered: the first two are replayed to the next server
+      │◀── whole updates only ──────────────────────────────│   so that a switch falls between two messages
+
+Parsers are generators: they yield how many bytes they need next and return one message. Handshakes yield an int (bytes needed) or
+bytes (to be sent). Whatever cannot be measured is refused, so that a message's end is always known: viewers' encodings are reduced
+to those in `MEASURABLE`. Everything has a bound. RfbError: the stream makes no sense and the connection must end.
+"""
+
+import struct
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+MOST_PIXELS = 8192 * 4320
+MOST_TEXT_BYTES = 1 << 20
+MOST_NAME_BYTES = 4096
+MOST_ENCODINGS = 256
+VERSION = b"RFB 003.008\n"
+
+
+class RfbError(Exception):
+    """The bytes are not RFB, or exceed a bound; the connection cannot be followed any further."""
+
+
+class ClientKind(IntEnum):
+    """First byte of a viewer's messages (RFC 6143, 7.5; 255: QEMU's extensions)."""
+
+    SET_PIXEL_FORMAT = 0
+    SET_ENCODINGS = 2
+    UPDATE_REQUEST = 3
+    KEY = 4
+    POINTER = 5
+    CUT_TEXT = 6
+    QEMU = 255
+
+
+class ServerKind(IntEnum):
+    """First byte of a server's messages (RFC 6143, 7.6; 255: QEMU's audio)."""
+
+    UPDATE = 0
+    COLOUR_MAP = 1
+    BELL = 2
+    CUT_TEXT = 3
+    QEMU = 255
+
+
+class Encoding(IntEnum):
+    """Encodings and pseudo-encodings whose rectangles can be measured (RFC 6143, 7.7; rfbproto, QEMU's docs/interop)."""
+
+    RAW = 0
+    COPY_RECT = 1
+    CURSOR = -239
+    DESKTOP_SIZE = -223
+    QEMU_EXTENDED_KEY = -258
+    QEMU_AUDIO = -259
+
+
+MEASURABLE = frozenset(Encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMessage:
+    """One whole message of a viewer, first byte included."""
+
+    kind: ClientKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """One rectangle of an update, in pixels; `data` is what follows its 12-byte header."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    encoding: int
+    data: bytes = b""
+
+    def pack(self) -> bytes:
+        """The header's bytes."""
+        return struct.pack(">4Hi", self.x, self.y, self.width, self.height, self.encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMessage:
+    """One whole message of a server: an update's rectangles, or the bytes of any other message."""
+
+    kind: ServerKind
+    data: bytes = b""
+    rectangles: tuple[Rectangle, ...] = ()
+
+    def chunks(self) -> list[bytes]:
+        """The message's bytes in pieces, so that pixels are not copied once more."""
+        if self.kind is not ServerKind.UPDATE:
+            return [self.data]
+        chunks = [struct.pack(">BxH", ServerKind.UPDATE, len(self.rectangles))]
+        for each in self.rectangles:
+            chunks += (each.pack(), each.data)
+        return chunks
+
+
+@dataclass(frozen=True)
+class ServerInit:
+    """A framebuffer's size in pixels, its 16-byte pixel format and its name."""
+
+    width: int
+    height: int
+    pixel_format: bytes
+    name: bytes = b""
+
+    def pack(self, name: bytes | None = None) -> bytes:
+        """The message's bytes, under another name if given."""
+        name = self.name if name is None else name
+        return struct.pack(">HH", self.width, self.height) + self.pixel_format + struct.pack(">I", len(name)) + name
+
+
+Message = TypeVar("Message")
+Parser = Generator[int, bytes, Message]
+Handshake = Generator[int | bytes, bytes, Message]
+
+
+class MessageReader(Generic[Message]):
+    """Turns a stream of bytes into whole messages by a parser, keeping what is left over."""
+
+    def __init__(self, parser: Callable[[], Parser[Message]]) -> None:
+        self._parser = parser
+        self._buffer = bytearray()
+        self._start()
+
+    def _start(self) -> None:
+        self._running = self._parser()
+        self._needed = next(self._running)
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete now. Raises RfbError, after which the reader is not to be used."""
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= self._needed:
+            piece = bytes(memoryview(self._buffer)[: self._needed])
+            del self._buffer[: self._needed]
+            try:
+                self._needed = self._running.send(piece)
+            except StopIteration as finished:
+                messages.append(finished.value)
+                self._start()
+        return messages
+
+
+_FIXED_CLIENT = {
+    ClientKind.SET_PIXEL_FORMAT: 19,
+    ClientKind.UPDATE_REQUEST: 9,
+    ClientKind.KEY: 7,
+    ClientKind.POINTER: 5,
+}
+_QEMU_CLIENT_EXTENDED_KEY, _QEMU_CLIENT_AUDIO, _QEMU_AUDIO_FORMAT = 0, 1, 2
+
+
+def client_message() -> Parser[ClientMessage]:
+    """Parses one message of a viewer."""
+    head = yield 1
+    try:
+        kind = ClientKind(head[0])
+    except ValueError as error:
+        raise RfbError(f"a viewer's message of unknown kind {head[0]}") from error
+    if kind in _FIXED_CLIENT:
+        return ClientMessage(kind, head + (yield _FIXED_CLIENT[kind]))
+    if kind is ClientKind.SET_ENCODINGS:
+        head += yield 3
+        (count,) = struct.unpack_from(">H", head, 2)
+        if count > MOST_ENCODINGS:
+            raise RfbError(f"{count} encodings")
+        return ClientMessage(kind, head + (yield 4 * count) if count else head)
+    if kind is ClientKind.CUT_TEXT:
+        head += yield 7
+        (size,) = struct.unpack_from(">i", head, 4)
+        size = abs(size)  # negative: the extended clipboard's form, of that many bytes
+        if size > MOST_TEXT_BYTES:
+            raise RfbError(f"a clipboard of {size} bytes")
+        return ClientMessage(kind, head + (yield size) if size else head)
+    head += yield 1
+    if head[1] == _QEMU_CLIENT_EXTENDED_KEY:
+        return ClientMessage(kind, head + (yield 10))
+    if head[1] == _QEMU_CLIENT_AUDIO:
+        head += yield 2
+        return ClientMessage(kind, head + (yield 6) if head[3] == _QEMU_AUDIO_FORMAT else head)
+    raise RfbError(f"QEMU's extension {head[1]} is unknown")
+
+
+def pixel_bytes(pixel_format: bytes) -> int:
+    """Bytes a pixel of a 16-byte pixel format. Raises RfbError."""
+    bits = pixel_format[0]
+    if bits not in (8, 16, 32):
+        raise RfbError(f"pixels of {bits} bits")
+    return bits // 8
+
+
+class ServerParser:
+    """Parses a server's messages; `pixel_format` must follow what the viewer asked for."""
+
+    def __init__(self, pixel_format: bytes) -> None:
+        self.pixel_format = pixel_format
+
+    def message(self) -> Parser[ServerMessage]:
+        """Parses one message."""
+        head = yield 1
+        try:
+            kind = ServerKind(head[0])
+        except ValueError as error:
+            raise RfbError(f"a server's message of unknown kind {head[0]}") from error
+        match kind:
+            case ServerKind.UPDATE:
+                (count,) = struct.unpack(">xH", (yield 3))
+                rectangles = []
+                for _ in range(count):
+                    rectangles.append((yield from self._rectangle()))
+                return ServerMessage(kind, rectangles=tuple(rectangles))
+            case ServerKind.BELL:
+                return ServerMessage(kind, head)
+            case ServerKind.COLOUR_MAP:
+                head += yield 5
+                (colours,) = struct.unpack_from(">H", head, 4)
+                return ServerMessage(kind, head + (yield 6 * colours) if colours else head)
+            case ServerKind.CUT_TEXT:
+                head += yield 7
+                size = abs(struct.unpack_from(">i", head, 4)[0])
+                if size > MOST_TEXT_BYTES:
+                    raise RfbError(f"a clipboard of {size} bytes")
+                return ServerMessage(kind, head + (yield size) if size else head)
+            case ServerKind.QEMU:
+                return ServerMessage(kind, (yield from self._audio(head)))
+
+    def _audio(self, head: bytes) -> Parser[bytes]:
+        head += yield 3
+        if head[1] != 1:
+            raise RfbError(f"QEMU's extension {head[1]} is unknown")
+        if struct.unpack_from(">H", head, 2)[0] != 2:  # 0 ends, 1 begins, 2 carries samples
+            return head
+        head += yield 4
+        (size,) = struct.unpack_from(">I", head, 4)
+        if size > MOST_TEXT_BYTES:
+            raise RfbError(f"{size} bytes of sound")
+        return head + (yield size) if size else head
+
+    def _rectangle(self) -> Parser[Rectangle]:
+        x, y, width, height, encoding = struct.unpack(">4Hi", (yield 12))
+        if width * height > MOST_PIXELS:
+            raise RfbError(f"a rectangle of {width}x{height}")
+        pixels = width * height * pixel_bytes(self.pixel_format)
+        match encoding:
+            case Encoding.RAW:
+                size = pixels
+            case Encoding.COPY_RECT:
+                size = 4
+            case Encoding.CURSOR:
+                size = pixels + (width + 7) // 8 * height
+            case Encoding.DESKTOP_SIZE | Encoding.QEMU_EXTENDED_KEY | Encoding.QEMU_AUDIO:
+                size = 0
+            case _:
+                raise RfbError(f"encoding {encoding} was not asked for")
+        return Rectangle(x, y, width, height, encoding, (yield size) if size else b"")
+
+
+def set_encodings(wanted: list[int]) -> bytes:
+    """The message that asks for these encodings."""
+    return struct.pack(f">BxH{len(wanted)}i", ClientKind.SET_ENCODINGS, len(wanted), *wanted)
+
+
+def encodings_of(message: bytes) -> list[int]:
+    """What a SetEncodings message asks for."""
+    return list(struct.unpack_from(f">{(len(message) - 4) // 4}i", message, 4))
+
+
+def update_request(x: int, y: int, width: int, height: int, *, incremental: bool) -> bytes:
+    """The message that asks for an update of an area in pixels."""
+    return struct.pack(">BB4H", ClientKind.UPDATE_REQUEST, incremental, x, y, width, height)
+
+
+def resize(width: int, height: int) -> ServerMessage:
+    """The update that tells a viewer of a new size in pixels."""
+    return ServerMessage(ServerKind.UPDATE, rectangles=(Rectangle(0, 0, width, height, Encoding.DESKTOP_SIZE),))
+
+
+def blackened(message: ServerMessage) -> ServerMessage:
+    """The same update with black pixels and an invisible pointer."""
+    return ServerMessage(
+        message.kind,
+        message.data,
+        tuple(
+            Rectangle(r.x, r.y, r.width, r.height, r.encoding, bytes(len(r.data)))
+            if r.encoding in (Encoding.RAW, Encoding.CURSOR)
+            else r
+            for r in message.rectangles
+        ),
+    )
+
+
+def server_handshake() -> Handshake[ServerInit]:
+    """What the relay says to QEMU: the unix socket's permissions protect it, so only security type None is taken."""
+    version = yield 12
+    if not version.startswith(b"RFB 003."):
+        raise RfbError("not a VNC server")
+    yield VERSION
+    count = (yield 1)[0]
+    if not count:
+        raise RfbError("the VNC server refuses every connection")
+    if 1 not in (yield count):
+        raise RfbError("the VNC server asks for a password")
+    yield b"\1"
+    if (yield 4) != bytes(4):
+        raise RfbError("the VNC server refused")
+    yield b"\1"  # shared: other viewers stay
+    head = yield 24
+    width, height = struct.unpack_from(">HH", head)
+    (size,) = struct.unpack_from(">I", head, 20)
+    if size > MOST_NAME_BYTES or width * height > MOST_PIXELS:
+        raise RfbError("a desktop beyond every measure")
+    pixel_bytes(head[4:20])
+    return ServerInit(width, height, head[4:20], (yield size) if size else b"")
+
+
+@dataclass(frozen=True)
+class Password:
+    """VNC authentication as the server sees it: the random `challenge` of 16 bytes and the right answer to it.
+
+    `equals` compares in constant time.
+    """
+
+    challenge: bytes
+    response: bytes
+    equals: Callable[[bytes, bytes], bool]
+
+
+def viewer_handshake(init: bytes, password: Password | None) -> Handshake[bool]:
+    """What the relay says to a viewer, in RFB 3.3, 3.7 or 3.8 as it likes; `init` is the ServerInit. False: a wrong password."""
+    yield VERSION
+    version = yield 12
+    if not version.startswith(b"RFB 003."):
+        raise RfbError("not a VNC viewer")
+    minor = int(version[8:11]) if version[8:11].isdigit() else 0
+    kind = 2 if password else 1
+    if minor < 7:
+        yield struct.pack(">I", kind)
+    else:
+        yield bytes((1, kind))
+        if (yield 1)[0] != kind:
+            raise RfbError("the viewer wants another kind of security")
+    if password:
+        yield password.challenge
+        if not password.equals((yield 16), password.response):
+            reason = b"wrong password"
+            yield struct.pack(">I", 1) + (struct.pack(">I", len(reason)) + reason if minor >= 8 else b"")
+            return False
+    if password or minor >= 8:
+        yield bytes(4)
+    yield 1  # ClientInit: the relay shares in any case
+    yield init
+    return True
