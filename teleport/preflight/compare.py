@@ -91,7 +91,7 @@ def _compare_subject(
     mine: Mapping[str, Sequence[Fact]], other: Mapping[str, Sequence[Fact]], *, mend_vm: str, mender: Mender
 ) -> Iterable[Finding]:
     """The differences within one subject that both sides have."""
-    for name in sorted(mine.keys() | other.keys(), key=_natural):
+    for name in sorted(mine.keys() | other.keys(), key=natural_order):
         our_facts, their_facts = mine.get(name, ()), other.get(name, ())
         here, there = _value(our_facts), _value(their_facts)
         example = (our_facts or their_facts)[0]
@@ -142,10 +142,10 @@ def _what(area: str, subject: str, name: str) -> str:
 def _order(subject_key: tuple[str, str]) -> tuple[int, str, tuple[tuple[int, int, str], ...]]:
     area, subject = subject_key
     rank = KNOWN_AREAS.index(area) if area in KNOWN_AREAS else len(KNOWN_AREAS)
-    return rank, area, _natural(subject)
+    return rank, area, natural_order(subject)
 
 
-def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
+def natural_order(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts nic2 before nic10."""
     parts = re.split(r"([0-9]+)", text)
     return tuple((0, int(part), part) if part.isdecimal() and part.isascii() else (1, 0, part) for part in parts)
