@@ -131,8 +131,8 @@ class MediumFact:
     """One attached medium as one side sees it, with the proof that both see the same storage.
 
     `proof_file` is the name of a file that this side wrote into the medium's proof folder and `proof_nonce` a commitment to the
-    secret in it (the peer must find it there and answer, see `teleport.preflight.proofs`); for read-only media both are empty and `size_bytes`, `identity`
-    (filesystem and inode where meaningful) and `content` (a digest) speak.
+    secret in it (the peer must find it there and answer, see `teleport.preflight.proofs`); for read-only media both are empty
+    and `size_bytes`, `identity` (filesystem and inode where meaningful) and `content` (a digest) speak.
     """
 
     node: str
