@@ -1,0 +1,388 @@
+"""The guardian of one running VM: holds its lock and its RAM, starts QEMU, and restarts an agent that died.
+
+::
+
+    starter ──▶ guardian (flock on MACHINE_FOLDER/lock) ──▶ agent          a SOCK_SEQPACKET pair, its end of it in TELEPORT_GUARDIAN_FD
+                    └──▶ QEMU, in its own session; RAM memfd held here too
+
+What is held by whom: the lock, the QEMUs' parenthood and the RAM descriptors by the guardian; everything else (QMP, journal,
+ports) by the agent. `run/qemu.json` names the QEMUs before they execute, so that none is ever forgotten.
+
+- The agent dies: the guardian starts another, which lists the QEMUs, gets their RAM again and asks them by QMP what they are.
+- The guardian dies: QEMU lives on; the agent sees EOF and must exit. A new guardian (`--adopt`) ends an agent that did not, finds
+  QEMU by pid, start time and boot, and opens its RAM again at /proc/PID/fd/N.
+- QEMU dies: the agent sees it by pidfd; the guardian reaps it and keeps exit status and RAM until `forget`.
+
+Requests, one JSON object a packet, with an `id` that the answer repeats; ``{"ok": …}`` or
+``{"error": [kind, what, why, hint]}``:
+
+=======  ==========================================================  =====================================================
+op       arguments                                                   answer
+=======  ==========================================================  =====================================================
+spawn    label, argv, stderr, ram_bytes, fds (names of those         process
+         attached; ``{fd:NAME}`` in argv becomes the number)
+list                                                                 qemus: process, alive, status; the RAM fds attached
+forget   pid of a dead one
+ready                                                                (the agent is up: from now on its death is a crash)
+finish   code: the VM is over; refused while a QEMU lives             the guardian tidies up and exits with code
+=======  ==========================================================  =====================================================
+
+SIGTERM, SIGINT and SIGHUP are handed on to the agent, which decides.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from teleport.errors import BusyError, ProtocolError, StateError, StorageError, TeleportError
+from teleport.host.fd_messages import Message, close_all, receive_async, send
+from teleport.host.process import ProcessWatch, start_ticks
+from teleport.model import QemuProcess
+from teleport.runner.runtime_folder import open_runtime_folder, remove_runtime_folder
+
+SOCKET_VARIABLE = "TELEPORT_GUARDIAN_FD"
+RESTARTS_VARIABLE = "TELEPORT_AGENT_RESTARTS"
+RAM = "ram"  # the descriptor that the guardian keeps a copy of
+STATE_FILE = "qemu.json"
+_AGENT_FILE = "agent.json"
+_QUICK_DEATH_SECONDS = 60.0
+_QUICK_DEATHS_WITHOUT_QEMU = 4
+_LEAVING_SECONDS = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass
+class _Qemu:
+    process: QemuProcess
+    watch: ProcessWatch
+    is_child: bool
+    fd_numbers: Mapping[str, int]  # as QEMU knows them
+    ram_fd: int | None
+    status: int | None = None  # wait status, once it is reaped
+
+    def reap(self) -> None:
+        if self.is_child and self.status is None:
+            pid, status = os.waitpid(self.process.pid, os.WNOHANG)
+            self.status = status if pid else None
+
+
+@dataclass
+class Guardian:
+    """One VM's. `run` serves until the VM is over and returns the exit code."""
+
+    machine_folder: Path
+    run_folder: Path
+    agent_argv: Sequence[str]
+    qemus: dict[int, _Qemu] = field(default_factory=dict)
+    agent: subprocess.Popen[bytes] | None = None
+    ever_ready: bool = False
+    agent_ready: bool = False
+    finish_code: int | None = None
+    waiting_signal: int | None = None
+    signalled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # -- QEMUs
+
+    def live(self) -> list[_Qemu]:
+        """Those that live now."""
+        return [qemu for qemu in self.qemus.values() if start_ticks(qemu.process.pid) == qemu.process.start_ticks]
+
+    def adopt(self) -> None:
+        """Finds the QEMUs of a guardian that died."""
+        for entry in _read_json(self.run_folder / STATE_FILE).get("qemus", []):
+            process = QemuProcess(**{**entry["process"], "argv": tuple(entry["process"]["argv"])})
+            if start_ticks(process.pid) != process.start_ticks:
+                continue
+            ram_fd = _reopen_ram(process.pid, entry["fds"].get(RAM))
+            self.qemus[process.pid] = _Qemu(
+                process, ProcessWatch(process), is_child=False, fd_numbers=entry["fds"], ram_fd=ram_fd
+            )
+
+    def write_state(self) -> None:
+        """`run/qemu.json`, replaced whole. It need not survive the host, only us."""
+        entries = [{"process": asdict(qemu.process), "fds": dict(qemu.fd_numbers)} for qemu in self.qemus.values()]
+        _write_json(self.run_folder / STATE_FILE, {"qemus": entries})
+
+    def spawn(self, request: Message, fds: list[int]) -> Message:
+        """Starts a QEMU in its own session with exactly these descriptors; it executes once the state file names it."""
+        numbers = dict(zip(request["fds"], fds, strict=True))
+        argv = [_with_numbers(argument, numbers) for argument in request["argv"]]
+        stderr_fd = os.open(request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        go_read, go_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(go_write)
+            _become(argv, fds, stderr_fd=stderr_fd, go_fd=go_read)
+        os.close(go_read)
+        os.close(stderr_fd)
+        try:
+            process = QemuProcess(
+                pid=pid,
+                start_ticks=start_ticks(pid) or 0,
+                label=request["label"],
+                ram_bytes=request["ram_bytes"],
+                argv=tuple(argv),
+            )
+            ram_fd = numbers.get(RAM)
+            self.qemus[pid] = _Qemu(process, ProcessWatch(process), is_child=True, fd_numbers=numbers, ram_fd=ram_fd)
+            self.write_state()
+            os.write(go_write, b"g")
+        finally:
+            os.close(go_write)  # without the byte the child leaves
+        close_all([fd for fd in fds if fd != ram_fd])
+        return {"process": asdict(process)}
+
+    # -- requests
+
+    def answer(self, request: Message, fds: list[int]) -> tuple[Message, list[int]]:
+        """Does what one request asks. Raises TeleportError, OSError, KeyError; then `fds` are still the caller's."""
+        match request["op"]:
+            case "spawn":
+                return self.spawn(request, fds), []
+            case "list":
+                rams = [qemu.ram_fd for qemu in self.qemus.values() if qemu.ram_fd is not None]
+                return {"qemus": [self._describe(qemu) for qemu in self.qemus.values()]}, rams
+            case "forget":
+                qemu = self.qemus[request["pid"]]
+                if qemu in self.live():
+                    raise StateError(
+                        f"QEMU {qemu.process.label} (pid {qemu.process.pid})", "still lives", "end it before it is forgotten"
+                    )
+                qemu.reap()
+                del self.qemus[request["pid"]]
+                close_all([] if qemu.ram_fd is None else [qemu.ram_fd])
+                self.write_state()
+            case "ready":
+                self.ever_ready = self.agent_ready = True
+                if self.waiting_signal is not None and self.agent is not None:
+                    self.agent.send_signal(self.waiting_signal)
+                self.waiting_signal = None
+            case "finish":
+                if living := self.live():
+                    raise StateError("the VM", f"its QEMU (pid {living[0].process.pid}) still lives", "end it first")
+                self.finish_code = int(request["code"])
+            case other:
+                raise ProtocolError("a request to the guardian", f"unknown: {other}")
+        return {}, []
+
+    def _describe(self, qemu: _Qemu) -> Message:
+        qemu.reap()
+        alive = qemu in self.live()
+        return {"process": asdict(qemu.process), "alive": alive, "status": qemu.status, "has_ram": qemu.ram_fd is not None}
+
+    async def _serve(self, connection: socket.socket) -> None:
+        while (received := await receive_async(connection)) is not None:
+            request, fds = received
+            number = request.get("id", 0)
+            try:
+                result, attached = self.answer(request, fds)
+                send(connection, {"id": number, "ok": result}, attached)
+            except (TeleportError, OSError, KeyError, ValueError, TypeError) as error:
+                close_all(fds)
+                told = (
+                    error
+                    if isinstance(error, TeleportError)
+                    else StorageError(f"guardian: {request.get('op')}", f"{type(error).__name__}: {error}")
+                )
+                with contextlib.suppress(OSError):  # the agent has gone
+                    send(connection, {"id": number, "error": (told.kind, told.what, told.why, told.hint)})
+
+    # -- the agent
+
+    async def run(self) -> int:
+        """Keeps an agent running until the VM is over."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._hand_on, number)
+        quick_deaths = 0
+        restarts = 0
+        while True:
+            begin = loop.time()
+            code = await self._run_agent(restarts)
+            if self.finish_code is not None:
+                return self.finish_code
+            quick_deaths = quick_deaths + 1 if loop.time() - begin < _QUICK_DEATH_SECONDS else 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds(quick_deaths)):
+                    await self.signalled.wait()
+            if not self.live() and (
+                not self.ever_ready or quick_deaths > _QUICK_DEATHS_WITHOUT_QEMU or self.waiting_signal is not None
+            ):
+                return code or 1
+            restarts += 1
+
+    def _pause_seconds(self, quick_deaths: int) -> float:
+        return min(30.0, 0.1 * 2 ** (quick_deaths - 1)) if self.ever_ready or self.live() else 0.0
+
+    async def _run_agent(self, restarts: int) -> int:
+        """One agent from start to end; its exit code (128 + N after signal N)."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, SOCKET_VARIABLE: str(theirs.fileno()), RESTARTS_VARIABLE: str(restarts)}
+        with ours:
+            with theirs:
+                # A session of its own: a terminal's signals come to the guardian, which hands them on once.
+                self.agent = subprocess.Popen(  # noqa: ASYNC220 - milliseconds, and nothing else to serve meanwhile
+                    self.agent_argv,
+                    env=environment,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                )
+            process = QemuProcess(pid=self.agent.pid, start_ticks=start_ticks(self.agent.pid) or 0, label="agent")
+            _write_json(self.run_folder / _AGENT_FILE, asdict(process))
+            ours.setblocking(False)
+            watch = ProcessWatch(process)
+            serving = asyncio.create_task(self._serve(ours))
+            dying = asyncio.create_task(watch.wait())
+            await asyncio.wait({serving, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if not dying.done():  # it closed its socket, or has finished: it is to leave now
+                await asyncio.wait({dying}, timeout=_LEAVING_SECONDS)
+                await watch.kill()
+            serving.cancel()
+            await asyncio.gather(serving, dying, return_exceptions=True)
+            watch.close()
+        code = self.agent.wait()
+        self.agent, self.agent_ready = None, False
+        return code if code >= 0 else 128 - code
+
+    def _hand_on(self, number: int) -> None:
+        """To the agent at once, unless a QEMU lives and the agent is not up yet: then as soon as it is."""
+        dead = self.agent is None or start_ticks(self.agent.pid) is None  # killed a moment ago, and not yet seen
+        if self.agent is not None and not dead and (self.agent_ready or not self.live()):
+            self.agent.send_signal(number)
+        else:
+            self.waiting_signal = number
+            self.signalled.set()
+
+
+def _with_numbers(argument: str, numbers: Mapping[str, int]) -> str:
+    for name, number in numbers.items():
+        argument = argument.replace(f"{{fd:{name}}}", str(number))
+    return argument
+
+
+def _become(argv: list[str], fds: Sequence[int], *, stderr_fd: int, go_fd: int) -> NoReturn:
+    """The child's side of the fork: waits for the word, and becomes QEMU."""
+    try:
+        if os.read(go_fd, 1) != b"g":
+            os._exit(127)
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (*_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, wanted in ((null, 0), (stderr_fd, 1), (stderr_fd, 2)):
+            os.dup2(source, wanted)
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        os.execvp(argv[0], argv)  # noqa: S606 - an argument list of ours
+    except BaseException as error:  # the parent's code must never go on in the child
+        os.write(2, f"cannot start {argv[:1]}: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _reopen_ram(pid: int, number: int | None) -> int | None:
+    path = Path(f"/proc/{pid}/fd/{number}")
+    with contextlib.suppress(OSError):  # it died meanwhile
+        if number is not None and str(path.readlink()).startswith("/memfd:"):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    return None
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(json.dumps({**content, "boot_id": _boot_id()}))
+    fresh.rename(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What an earlier guardian of this boot wrote; {} when there is nothing whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if content.pop("boot_id", "") == _boot_id() else {}
+
+
+async def _end_orphan(run_folder: Path) -> None:
+    """Kills an agent that outlived its guardian: two must never write one journal."""
+    entry = _read_json(run_folder / _AGENT_FILE)
+    if entry:
+        watch = ProcessWatch(QemuProcess(**{**entry, "argv": ()}))
+        await watch.kill()
+
+
+async def guard(machine_folder: Path, agent_argv: Sequence[str], *, adopt: bool) -> int:
+    """Everything from the lock to the exit code. Raises BusyError when another guardian has the VM, StateError."""
+    try:
+        lock_fd = os.open(machine_folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"machine folder {machine_folder}", error.strerror or str(error)) from error
+    try:
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"machine {machine_folder.name}", "is running already", "see `teleport list runningvms`") from error
+        run_folder = open_runtime_folder(machine_folder)
+        await _end_orphan(run_folder)
+        guardian = Guardian(machine_folder, run_folder, agent_argv)
+        guardian.adopt()
+        if guardian.qemus and not adopt:
+            pid = next(iter(guardian.qemus))
+            raise StateError(
+                f"machine {machine_folder.name}",
+                f"its QEMU (pid {pid}) lives on after its runner died",
+                "let a runner adopt it",
+            )
+        if not guardian.qemus:
+            for leftover in tuple(run_folder.iterdir()):
+                shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+        try:
+            return await guardian.run()
+        finally:
+            if not guardian.live():
+                remove_runtime_folder(machine_folder, run_folder)
+    except OSError as error:
+        raise StorageError(f"machine {machine_folder.name}", f"{error.strerror}: {error.filename}") from error
+    finally:
+        os.close(lock_fd)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m teleport.runner.guardian --folder MACHINE_FOLDER [--adopt] [--home H] -- AGENT…`."""
+    parser = argparse.ArgumentParser(prog="teleport-guardian", description="Guards one running VM; started by startvm.")
+    parser.add_argument("--home", type=Path, help="the state folder, handed to the agent as TELEPORT_HOME")
+    parser.add_argument("--folder", type=Path, required=True, help="the machine's folder")
+    parser.add_argument("--adopt", action="store_true", help="take over the QEMU of a guardian that died")
+    parser.add_argument("agent", nargs="+", help="the agent's command")
+    options = parser.parse_args(arguments)
+    if options.home is not None:
+        os.environ["TELEPORT_HOME"] = str(options.home)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            return asyncio.run(guard(options.folder, options.agent, adopt=options.adopt))
+        except TeleportError as error:
+            print(f"teleport: error: {error}", file=sys.stderr)
+            return error.exit_code
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
