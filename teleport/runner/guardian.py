@@ -90,7 +90,7 @@ class Guardian:
     ever_ready: bool = False
     agent_ready: bool = False
     finish_code: int | None = None
-    waiting_signal: int | None = None
+    asked_signal: int | None = None
     signalled: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- QEMUs
@@ -166,9 +166,8 @@ class Guardian:
                 self.write_state()
             case "ready":
                 self.ever_ready = self.agent_ready = True
-                if self.waiting_signal is not None and self.agent is not None:
-                    self.agent.send_signal(self.waiting_signal)
-                self.waiting_signal = None
+                if self.asked_signal is not None and self.agent is not None:
+                    self.agent.send_signal(self.asked_signal)
             case "finish":
                 if living := self.live():
                     raise StateError("the VM", f"its QEMU (pid {living[0].process.pid}) still lives", "end it first")
@@ -217,8 +216,9 @@ class Guardian:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_seconds(quick_deaths)):
                     await self.signalled.wait()
+            self.signalled.clear()
             if not self.live() and (
-                not self.ever_ready or quick_deaths > _QUICK_DEATHS_WITHOUT_QEMU or self.waiting_signal is not None
+                not self.ever_ready or quick_deaths > _QUICK_DEATHS_WITHOUT_QEMU or self.asked_signal is not None
             ):
                 return code or 1
             restarts += 1
@@ -258,13 +258,14 @@ class Guardian:
         return code if code >= 0 else 128 - code
 
     def _hand_on(self, number: int) -> None:
-        """To the agent at once, unless a QEMU lives and the agent is not up yet: then as soon as it is."""
-        dead = self.agent is None or start_ticks(self.agent.pid) is None  # killed a moment ago, and not yet seen
-        if self.agent is not None and not dead and (self.agent_ready or not self.live()):
+        """To the agent at once, unless a QEMU lives and the agent is not up yet: then as soon as it is.
+
+        It stays asked for until the VM is over: an agent that dies before it has obeyed leaves it to the next.
+        """
+        self.asked_signal = number
+        self.signalled.set()
+        if self.agent is not None and (self.agent_ready or not self.live()):
             self.agent.send_signal(number)
-        else:
-            self.waiting_signal = number
-            self.signalled.set()
 
 
 def _with_numbers(argument: str, numbers: Mapping[str, int]) -> str:
