@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from teleport.vrde.rdp.pdu import RdpError, SendData
 
 RANDOM_BYTES = 32
-SEC_EXCHANGE, SEC_ENCRYPT, SEC_INFO, SEC_LICENSE = 0x1, 0x8, 0x40, 0x80
-FAST_PATH_ENCRYPTED = 0x80  # flags in the two high bits of the first byte
+SEC_EXCHANGE, SEC_ENCRYPT, SEC_INFO, SEC_LICENSE, SEC_SECURE_CHECKSUM = 0x1, 0x8, 0x40, 0x80, 0x800
+FAST_PATH_ENCRYPTED, FAST_PATH_SECURE_CHECKSUM = 0x80, 0x40  # flags in the two high bits of the first byte
 METHOD_40, METHOD_128, METHOD_56 = 1, 2, 8
 UPDATE_AFTER = 4096  # packets, after which a key is replaced (5.3.7)
 
@@ -119,6 +119,7 @@ class _Direction:
         self._first = self._key = key
         self._method = method
         self._packets = 0
+        self.total = 0  # packets since the start, which a salted MAC includes
         self._start()
 
     def _start(self) -> None:
@@ -132,6 +133,7 @@ class _Direction:
             self._packets = 0
             self._start()
         self._packets += 1
+        self.total += 1
         return self._cipher.update(data)
 
 
@@ -153,9 +155,9 @@ class Keys:
         return cls(*(_shorten(key[:size], method) for key in keys))
 
 
-def mac(key: bytes, data: bytes) -> bytes:
-    """The 8-byte MAC of 5.3.6.1 (without salt)."""
-    return _md5(key, b"\x5c" * 48, _sha1(key, b"\x36" * 40, struct.pack("<I", len(data)), data))[:8]
+def mac(key: bytes, data: bytes, salt: bytes = b"") -> bytes:
+    """The 8-byte MAC of 5.3.6.1, or the salted one of 5.3.6.1.1 with the packet's number as `salt`."""
+    return _md5(key, b"\x5c" * 48, _sha1(key, b"\x36" * 40, struct.pack("<I", len(data)), data, salt))[:8]
 
 
 class StandardSecurity:
@@ -182,11 +184,12 @@ class StandardSecurity:
         self._from_viewer = _Direction(self._keys.from_viewer, self.method)
         self._from_server = _Direction(self._keys.from_server, self.method)
 
-    def _open(self, sealed: bytes) -> bytes:
+    def _open(self, sealed: bytes, *, salted: bool) -> bytes:
         if not self._keys or len(sealed) < 8:
             raise RdpError("an encrypted PDU out of turn")
+        salt = struct.pack("<I", self._from_viewer.total) if salted else b""
         plain = self._from_viewer.crypt(sealed[8:])
-        if not hmac.compare_digest(mac(self._keys.mac, plain), sealed[:8]):
+        if not hmac.compare_digest(mac(self._keys.mac, plain, salt), sealed[:8]):
             raise RdpError("a PDU with a wrong MAC")
         return plain
 
@@ -200,7 +203,8 @@ class StandardSecurity:
         if pdu[0] & 3 == 0:
             if not pdu[0] & FAST_PATH_ENCRYPTED:
                 raise RdpError("an input PDU that is not encrypted")
-            return _fast_path(pdu[0] & 0x3F, self._open(pdu[3 if pdu[1] & 0x80 else 2 :]))
+            salted = bool(pdu[0] & FAST_PATH_SECURE_CHECKSUM)
+            return _fast_path(pdu[0] & 0x3F, self._open(pdu[3 if pdu[1] & 0x80 else 2 :], salted=salted))
         data = SendData.parse(pdu)
         if data is None:
             return pdu
@@ -211,13 +215,13 @@ class StandardSecurity:
             self._exchange(data.payload)
             return None
         if flags & SEC_ENCRYPT:
-            plain = self._open(data.payload[4:])
+            plain = self._open(data.payload[4:], salted=bool(flags & SEC_SECURE_CHECKSUM))
         elif flags & SEC_LICENSE:
             plain = data.payload[4:]
         else:
             raise RdpError("a PDU that is not encrypted")
         keeps_head = flags & (SEC_INFO | SEC_LICENSE)
-        head = struct.pack("<HH", flags & ~SEC_ENCRYPT, 0) if keeps_head else b""
+        head = struct.pack("<HH", flags & ~(SEC_ENCRYPT | SEC_SECURE_CHECKSUM), 0) if keeps_head else b""
         return replace(data, payload=head + plain).pack()
 
     def from_server(self, pdu: bytes) -> bytes:

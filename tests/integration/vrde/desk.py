@@ -14,11 +14,14 @@ from teleport.machines.vrde import VrdeSettings, set_option
 from teleport.vrde import control
 from teleport.vrde.front import FrontConfig, Json
 
-GUEST = bytes.fromhex(  # boot sector: a counter at 18.2 Hz (row 2), typed keys (row 4), a walking colour bar (row 7)
-    "31c08ed88ed0bc007cfbb80300cd10b800b88ec0fcbb90026631d2f4b401cd16740bb400cd16b41e89dfab89fb66a16c046639c574"
-    "e56689c566426689d066b90a000000bf5e0166526631d266f7f12688152680053026c645012f83ef026685c075e6665a89d783e73f"
-    "d1e781c7700426c605db26885501eba1"
-).ljust(510, b"\0") + b"\x55\xaa"
+GUEST = (
+    bytes.fromhex(  # boot sector: a counter at 18.2 Hz (row 2), typed keys (row 4), a walking colour bar (row 7)
+        "31c08ed88ed0bc007cfbb80300cd10b800b88ec0fcbb90026631d2f4b401cd16740bb400cd16b41e89dfab89fb66a16c046639c574"
+        "e56689c566426689d066b90a000000bf5e0166526631d266f7f12688152680053026c645012f83ef026685c075e6665a89d783e73f"
+        "d1e781c7700426c605db26885501eba1"
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
 GREEN = b"\0\xa8\0"  # behind the counter, as 24 bits of BGR(X)
 COUNTER = (72, 32, 80, 16)  # x, y, width, height in pixels
 KEYCODES = {
@@ -192,7 +195,7 @@ class Xvfb:
     def green(self) -> bool:
         pixels = self.image(*COUNTER)
         greens = sum(1 for i in range(0, len(pixels), 4) if pixels[i] < 16 and 150 < pixels[i + 1] < 190 and pixels[i + 2] < 16)
-        return greens > len(pixels) // 16
+        return greens > len(pixels) // 40
 
     async def moves(self, pictures: int = 4, seconds: float = 20) -> None:
         """Waits until the counter has shown so many different pictures more."""
@@ -233,7 +236,9 @@ class Viewer:
         self.x.end()
 
 
-def xfreerdp(port: int, *more: str, security: str = "tls", bpp: int = 32, user: str = "john", password: str = "secret") -> list[str]:
+def xfreerdp(
+    port: int, *more: str, security: str = "tls", bpp: int = 32, user: str = "john", password: str = "secret"
+) -> list[str]:
     return ["xfreerdp", f"/v:127.0.0.1:{port}", f"/u:{user}", f"/p:{password}", f"/sec:{security}", "/cert:ignore",
             "/size:720x400", f"/bpp:{bpp}", *more]  # fmt: skip
 
@@ -264,7 +269,9 @@ class Desk:
         self, chosen: VrdeSettings, *screens: str, name: str = "front", agent: str = ""
     ) -> tuple[control.FrontClient, Json]:
         folder = self.folder / name
-        config = FrontConfig(vm_name="S", folder=str(folder), settings=chosen, screens=screens, agent=agent, keys=str(folder / "keys"))
+        config = FrontConfig(
+            vm_name="S", folder=str(folder), settings=chosen, screens=screens, agent=agent, keys=str(folder / "keys")
+        )
         client = control.FrontClient(folder)
         self._fronts.append(client)
         return client, await control.start(config)
