@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +33,16 @@ _DEVICE_SAMPLE_BYTES = 4096
 _DEVICE_DENSE_SAMPLES = 64
 _DEVICE_SPARSE_SAMPLES = 64
 _MIB = 1 << 20
+_DUMP_LINE = re.compile(r"[0-9a-f]{8,}:  (?P<bytes>(?:[0-9a-f]{2} )+)")  # qemu-io's dump: offset, 16 bytes, as text
 
 
 @dataclass(frozen=True)
 class AttachedMedium:
-    """A medium as the definition has it. `path` is a file, a device node or a URL that QEMU understands ("" for an empty drive);
-    `format` "" is probed; `proof_folder` is where the proof of shared storage goes, "" for `<image>.teleport` beside the image."""
+    """A medium as the definition has it, with a `node` of its own.
+
+    `path` is a file, a device node or a URL that QEMU understands ("" for an empty drive); `format` "" is probed. The proof of
+    shared storage goes into `<image>.teleport` beside a file; `proof_folder` is for devices and URLs, which have no beside.
+    """
 
     node: str
     kind: str
@@ -75,10 +80,12 @@ async def medium_fact(medium: AttachedMedium) -> MediumFact:
         if not medium.is_url:
             fact = await in_thread(lambda: _looked_at(fact), timeout_seconds=LOOK_SECONDS, name="look at a medium")
         fact = _with_image(fact, await image_info(medium.path, format_name=medium.format))
-        if medium.read_only and not medium.is_url:
+        if medium.is_url:
+            fact = replace(fact, content=await url_samples(medium.path))
+        elif medium.read_only:
             content = await in_thread(lambda: content_digest(Path(medium.path)), timeout_seconds=DIGEST_SECONDS, name="digest")
             fact = replace(fact, content=content)
-        elif not medium.read_only and not medium.is_url and await _is_device(Path(medium.path)):
+        elif await _is_device(Path(medium.path)):
             samples = await in_thread(lambda: device_samples(Path(medium.path)), timeout_seconds=LOOK_SECONDS, name="samples")
             fact = replace(fact, content=samples)
     except TimeoutError:
@@ -139,16 +146,25 @@ async def image_info(path: str, *, format_name: str = "", timeout_seconds: float
     `format_name` "" probes. Raises StorageError in qemu-img's words, TimeoutError.
     """
     arguments = ["info", "-U", "--output=json", *(["-f", format_name] if format_name else []), path]
+    output = await _output_of("qemu-img", arguments, what=path, timeout_seconds=timeout_seconds)
+    information = json.loads(output)
+    if not isinstance(information, dict):
+        raise StorageError(path, "qemu-img says nothing about it")
+    return information
+
+
+async def _output_of(program: str, arguments: Sequence[str], *, what: str, timeout_seconds: float) -> str:
+    """Runs one of QEMU's tools. Raises StorageError in its words when it fails, TimeoutError when it is given up."""
     try:
         process = await asyncio.create_subprocess_exec(
-            "qemu-img",
+            program,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError as error:
-        raise StorageError("qemu-img", "is not installed", "install qemu-utils") from error
+        raise StorageError(program, "is not installed", "install qemu-utils") from error
     try:
         async with asyncio.timeout(timeout_seconds):
             output, complaint = await process.communicate()
@@ -157,14 +173,11 @@ async def image_info(path: str, *, format_name: str = "", timeout_seconds: float
             process.kill()
         raise
     if process.returncode != 0:
-        words = complaint.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        words = complaint.decode(errors="replace").strip().removeprefix(f"{program}: ")
         raise StorageError(
-            path, words.removeprefix(f"Could not open '{path}': ") or f"qemu-img ended with {process.returncode}"
+            what, words.removeprefix(f"Could not open '{what}': ") or f"{program} ended with {process.returncode}"
         )
-    information = json.loads(output)
-    if not isinstance(information, dict):
-        raise StorageError(path, "qemu-img says nothing about it")
-    return information
+    return output.decode(errors="replace")
 
 
 def _with_image(fact: MediumFact, information: Mapping[str, Any]) -> MediumFact:
@@ -238,6 +251,31 @@ def device_samples(path: Path) -> str:
         for start in _device_offsets(size_bytes):
             block = os.pread(file.fileno(), _DEVICE_SAMPLE_BYTES, start)
             digests.append(blake3(block).hexdigest(length=8) if block.strip(b"\0") else "-")
+    return "samples:" + ",".join(digests)
+
+
+async def url_samples(url: str, *, timeout_seconds: float = LOOK_SECONDS) -> str:
+    """The same samples of what only QEMU's own drivers reach (iscsi://, nfs://, nbd://), read without locks by `qemu-io`.
+
+    Digests are of qemu-io's dump of the blocks. Raises StorageError, TimeoutError.
+    """
+    size_bytes = int((await image_info(url, format_name="raw", timeout_seconds=timeout_seconds))["virtual-size"])
+    offsets = _device_offsets(size_bytes)
+    arguments = ["-r", "-U", "-f", "raw"]
+    for start in offsets:
+        arguments += ["-c", f"read -v {start} {min(_DEVICE_SAMPLE_BYTES, size_bytes - start)}"]
+    output = await _output_of("qemu-io", [*arguments, url], what=url, timeout_seconds=timeout_seconds)
+    digests, dump = [], blake3()
+    empty = True
+    for line in output.splitlines():
+        if line.startswith("read "):  # "read 4096/4096 bytes at offset 0", behind the block's dump
+            digests.append("-" if empty else dump.hexdigest(length=8))
+            dump, empty = blake3(), True
+        elif match := _DUMP_LINE.match(line):
+            dump.update(match["bytes"].encode())
+            empty = empty and not match["bytes"].strip("0 ")
+    if len(digests) != len(offsets):
+        raise StorageError(url, "cannot be read", output.strip().splitlines()[-1] if output.strip() else "")
     return "samples:" + ",".join(digests)
 
 

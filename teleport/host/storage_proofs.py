@@ -118,24 +118,19 @@ class StorageProofs:
 
 
 async def proof_folder(medium: AttachedMedium) -> Path:
-    """Where the medium's proofs go: the folder that was named, or `<image>.teleport` beside the image that a link leads to.
-
-    Raises StorageError for a medium that can have none beside itself.
-    """
+    """Where the medium's proofs go: `<image>.teleport` beside the file that a link leads to, or the folder that was named for a
+    device or URL. Raises StorageError when such a one has none."""
+    if not medium.is_url:
+        path = await _bounded(Path(medium.path).resolve, Path(medium.path))
+        if not await _bounded(path.is_block_device, path):
+            return path.with_name(path.name + ".teleport")
     if medium.proof_folder:
         return Path(medium.proof_folder)
-    if medium.is_url:
-        raise StorageError(
-            medium.path, "no proof of shared storage can be written beside it", "name a shared folder for its owner record"
-        )
-    path = await _bounded(Path(medium.path).resolve, Path(medium.path))
-    if await _bounded(path.is_block_device, path):
-        raise StorageError(
-            medium.path,
-            "no proof of shared storage can be written beside a device",
-            "name a shared folder for its owner record",
-        )
-    return path.with_name(path.name + ".teleport")
+    raise StorageError(
+        medium.path,
+        "no proof of shared storage can be written beside it",
+        "name a folder that both sides share for its owner record",
+    )
 
 
 def _write(path: Path, secret: bytes) -> None:

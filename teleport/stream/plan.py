@@ -65,5 +65,5 @@ def _obstacle(
         if not same_host:
             return "the two ends are not on one host"
         if ram not in SHAREABLE_RAM:
-            return f"the guest's memory is {ram or 'not shared'}, not shared (modifyvm NAME --ram shared, while it is off)"
+            return f"the guest's memory is {ram or 'private'}, not shared (modifyvm NAME --ram shared, while it is off)"
     return ""

@@ -1,9 +1,11 @@
 """What a side finds out about its media and the proof that two sides see the same ones: with qemu-img and real files."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +26,8 @@ def image(path: Path, *options: str, size: str = "16M", format_name: str = "qcow
     return path
 
 
-def disk(path: Path, *, node: str = "disk0", format_name: str = "qcow2", proof_folder: str = "") -> AttachedMedium:
-    return AttachedMedium(node=node, kind="hdd", format=format_name, read_only=False, path=str(path), proof_folder=proof_folder)
+def disk(path: Path, *, node: str = "disk0", format_name: str = "qcow2") -> AttachedMedium:
+    return AttachedMedium(node=node, kind="hdd", format=format_name, read_only=False, path=str(path))
 
 
 def iso(path: Path | str, *, node: str = "cd") -> AttachedMedium:
@@ -224,17 +226,42 @@ def test_a_folder_where_no_proof_can_be_written_is_a_problem_of_the_medium(tmp_p
     )
 
 
-def test_a_named_folder_serves_where_nothing_can_lie_beside_the_medium(tmp_path: Path) -> None:
-    path, shared = image(tmp_path / "disk.qcow2"), tmp_path / "records"
-    assert asyncio.run(compare([disk(path, proof_folder=str(shared))], [disk(path, proof_folder=str(shared))])) == ()
-    url = AttachedMedium(node="lun", kind="hdd", format="raw", read_only=False, path="nbd+unix:///?socket=/nowhere")
+@contextlib.contextmanager
+def exported(path: Path, socket: Path) -> Iterator[str]:
+    """The URL under which qemu-nbd serves a file: stands for what only QEMU's own drivers reach (iSCSI, NFS)."""
+    command = ["qemu-nbd", "-t", "-e", "4", "-f", "raw", "-x", "", "-k", str(socket), str(path)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as server:
+        try:
+            while not socket.exists():
+                assert server.poll() is None
+            yield f"nbd+unix:///?socket={socket}"
+        finally:
+            server.kill()
 
-    async def folderless() -> MediumFact:
-        fact = MediumFact("lun", "hdd", "raw", False, 1, 1, url.path)
-        (fact,) = await StorageProofs("epoch", Role.SOURCE).write([url], [fact])
-        return fact
 
-    assert asyncio.run(folderless()).problem.endswith("name a shared folder for its owner record")
+def lun(url: str, folder: Path | None) -> AttachedMedium:
+    return AttachedMedium("lun", "hdd", "raw", read_only=False, path=url, proof_folder=str(folder) if folder else "")
+
+
+def test_a_named_folder_proves_a_url_and_its_content_tells_another_from_it(tmp_path: Path) -> None:
+    """Equal name of the folder, equal size, equal first megabyte: the other server's disk is still another one."""
+    shared, first = tmp_path / "records", os.urandom(1 << 20)
+    for number in range(2):
+        (tmp_path / f"{number}.raw").write_bytes(first + os.urandom(3 << 20) + bytes(4 << 20))
+    with exported(tmp_path / "0.raw", tmp_path / "n0") as one, exported(tmp_path / "1.raw", tmp_path / "n1") as other:
+        assert asyncio.run(compare([lun(one, shared)], [lun(one, shared)])) == ()
+        assert [finding.what for finding in asyncio.run(compare([lun(one, shared)], [lun(other, shared)]))] == [
+            "medium lun content"
+        ]
+        elsewhere = asyncio.run(compare([lun(one, shared)], [lun(one, tmp_path / "other-records")]))
+        assert [finding.what for finding in elsewhere] == ["medium lun storage"]
+        (nameless,) = asyncio.run(compare([lun(one, None)], [lun(one, None)]))
+        assert nameless.here.endswith("name a folder that both sides share for its owner record")
+        samples = fact_of(lun(one, shared)).content.removeprefix("samples:").split(",")
+        assert samples[-1] == "-", "a block of zeroes"
+        assert samples[0] != "-"
+    gone = fact_of(lun(one, shared))
+    assert gone.problem.startswith(one)
 
 
 def test_another_iso_of_the_same_size_is_refused_and_a_copy_is_not(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def machine(kind: str = "pc-q35-10.0", *, cpu: str = "Nehalem", smp: int = 1, me
 
 
 def many_devices(kind: str, folder: Path, *, side: str) -> list[str]:
-    """Most of what a definition can have. Backends, MACs, UUID and display differ by `side`, as they may."""
+    """Most of what a definition can have. Backends and UUID differ by `side`, as they may."""
     iso = folder / "cd.iso"
     arguments = machine(kind, smp=2, memory_mib=256)
     arguments += disk(folder / "a.qcow2", node="a", options="addr=5,serial=A1")
@@ -82,11 +82,14 @@ def many_devices(kind: str, folder: Path, *, side: str) -> list[str]:
     arguments += ["-device", f"ide-cd,drive=cd,id=cd,bus={CD_BUS[kind]}", "-device", "lsi53c895a,id=lsi,addr=13"]
     for number, model in enumerate(("e1000", "pcnet", "virtio-net-pci", "rtl8139", "e1000e", "vmxnet3"), start=1):
         backend = f"{side}{number}"
-        mac = f"52:54:00:00:0{number}:{'01' if side == 'source' else '02'}"
         arguments += ["-netdev", f"user,id={backend}", "-device"]
-        arguments += [f"{model},netdev={backend},id=nic{number},mac={mac},addr={6 + number:#x},romfile="]
+        arguments += [f"{model},netdev={backend},id=nic{number},mac=52:54:00:00:00:0{number},addr={6 + number:#x},romfile="]
     arguments += ["-device", "pcie-root-port,id=rp,chassis=1,addr=10"] if "q35" in kind else []
-    arguments += ["-device", "e1000,id=nic7,bus=rp"] if "q35" in kind else ["-device", "pci-bridge,id=br,chassis_nr=1,addr=10"]
+    arguments += (
+        ["-device", "e1000,id=nic7,mac=52:54:00:00:00:07,bus=rp"]
+        if "q35" in kind
+        else ["-device", "pci-bridge,id=br,chassis_nr=1,addr=10"]
+    )
     audio = f"{side}audio"
     arguments += ["-audiodev", f"none,id={audio}", "-device", f"AC97,addr=11,audiodev={audio}"]
     arguments += ["-device", "intel-hda,id=hda,addr=12", "-device", f"hda-duplex,audiodev={audio}"]
@@ -132,8 +135,23 @@ def test_nothing_harmless_differs_between_a_machine_that_booted_linux_and_one_th
                 }
                 best_ms = min([await timed_ms(target) for _ in range(5)])
                 assert best_ms <= 100, "the preflight's budget, on a machine with 50 devices"
+                await move(source, target, tmp_path / "stream")
+                await source.kill()
+                async with qemu(tmp_path, "third", *source_arguments, *WAIT) as third:
+                    assert compare_facts(await target.facts(), await third.facts(), mend_vm="T") == (), "nor on its way back"
 
     asyncio.run(scenario())
+
+
+async def move(source: QmpGuest, target: QmpGuest, path: Path) -> None:
+    """The paused guest goes over by QEMU's own migration."""
+    await target.configure_migration({"late-block-activate": True}, {})
+    await source.configure_migration({}, {"max-bandwidth": 1 << 40})
+    await target.migrate_incoming(f"unix:{path}")
+    await source.migrate(f"unix:{path}")
+    assert await source.wait_migration() == "completed", (await target.migration()).error
+    assert await target.wait_migration() == "completed", await target.migration()
+    await target.activate_disks()
 
 
 async def timed_ms(guest: QmpGuest) -> float:
@@ -198,6 +216,12 @@ def test_another_slot_nic_model_memory_and_video_memory_show_at_once(tmp_path: P
         ),
         *(Finding("device nic1 driver", "e1000", "rtl8139"), Finding("property vga vgamem_mb", "16", "32")),
     } <= set(found)
+
+
+def test_another_mac_shows(tmp_path: Path) -> None:
+    """The target is started with the source's; an e1000e with another one refuses the stream."""
+    here, there = ([*machine(), "-device", f"e1000e,id=nic1,mac=52:54:00:00:00:0{digit}"] for digit in (1, 2))
+    assert rows(compare_live(tmp_path, here, there)) == {"property nic1 mac": ("52:54:00:00:00:01", "52:54:00:00:00:02")}
 
 
 def test_a_smaller_disk_and_an_overlay_against_its_base_show(tmp_path: Path) -> None:
