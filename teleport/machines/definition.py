@@ -5,7 +5,7 @@
 - Pinned: `machine.version` is QEMU's machine version, written down at createvm, so that a newer QEMU makes the same machine.
 - Names of values are VirtualBox's where it has them (`piix3`, `82540EM`, `IntelAhci`); `arguments.py` says what QEMU is given.
 
-*Descriptive* settings may differ between the two ends of a teleport (`hardware.py` lists what may not): names, the
+*Descriptive* settings may differ between the two ends of a teleport (`settings.py` lists what may not): names, the
 description, the VM's own UUID, MAC addresses (the target takes the source's), serial ports' paths, host ports, the teleporter,
 the display, paths of media (the media themselves are proved to be the same).
 """

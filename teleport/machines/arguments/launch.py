@@ -11,14 +11,14 @@ class Launch:
     """One start of one VM's QEMU.
 
     `ram_fd` is a descriptor that QEMU inherits and that holds exactly the definition's `memory_bytes` (a memfd): the guest's
-    RAM, shared; None for private RAM. `identity` is what the guest sees of another VM, whose guest arrives here. `paused`
+    RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose guest arrives here. `paused`
     starts without running (`incoming` does so anyway, and waits for `migrate-incoming`).
     """
 
     accelerator: Literal["kvm", "tcg"]
     qmp_socket: str
     oob_socket: str
-    ram_fd: int | None = None
+    ram_fd: int | str | None = None
     identity: GuestIdentity | None = None
     incoming: bool = False
     paused: bool = False
