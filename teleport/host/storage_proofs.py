@@ -56,7 +56,8 @@ class StorageProofs:
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Reads the peer's proofs on this side's storage.
 
-        Returns the answers (node → answer) and what is wrong (node → reason) for those that were not found. Raises nothing.
+        Returns the answers (node → answer) and what is wrong (node → reason) for those that were not found or never written.
+        Raises nothing.
         """
         by_node = {medium.node: medium for medium in media if not medium.read_only}
         asked = [fact for fact in peer if fact.proof_file and fact.node in by_node]
@@ -67,6 +68,9 @@ class StorageProofs:
             if isinstance(secret, bytes)
         }
         problems = {fact.node: reason for fact, reason in zip(asked, found, strict=True) if isinstance(reason, str)}
+        for fact in peer:
+            if fact.node in by_node and not (fact.proof_file or fact.problem or not fact.path or fact.kind in OWN_COPY_KINDS):
+                problems[fact.node] = "the other side wrote no proof of shared storage"
         return answers, problems
 
     def judge(self, answers: Mapping[str, str]) -> dict[str, str]:

@@ -9,11 +9,13 @@ _LISTED_WHATS = 5
 
 
 def refusal(findings: Iterable[Finding], *, what: str = "teleport refused") -> RefusedError | None:
-    """The error that carries all findings as rows (what, here, there, mend), doubles left out; None when there are none.
+    """The error that carries all findings as rows (what, here, there, mend); None when there are none.
+
+    Both sides look, so that many a thing is found twice, in other words: of those with the same `what` and `here` the first stays.
 
     The hint lists every mending command once, in the table's order, so that the whole block can be pasted.
     """
-    rows = tuple(dict.fromkeys((f.what, f.here, f.there, f.mend) for f in findings))
+    rows = tuple({(f.what, f.here): (f.what, f.here, f.there, f.mend) for f in reversed(tuple(findings))}.values())[::-1]
     if not rows:
         return None
     names = [row[0] for row in rows]

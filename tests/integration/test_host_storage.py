@@ -210,6 +210,13 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> 
     assert problems == {"disk0": "the other side names no proof file"}
 
 
+def test_a_side_that_writes_no_proof_has_proved_nothing(tmp_path: Path) -> None:
+    path = image(tmp_path / "disk.qcow2")
+    answers, problems = asyncio.run(StorageProofs("e", Role.TARGET).answer([fact_of(disk(path))], [disk(path)]))
+    assert answers == {}
+    assert problems == {"disk0": "the other side wrote no proof of shared storage"}
+
+
 def test_a_folder_where_no_proof_can_be_written_is_a_problem_of_the_medium(tmp_path: Path) -> None:
     path = image(tmp_path / "disk.qcow2")
     (tmp_path / "disk.qcow2.teleport").write_text("a file in the way")

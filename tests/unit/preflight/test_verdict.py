@@ -21,3 +21,11 @@ def test_one_refusal_carries_every_row_once_and_every_command_once() -> None:
         "S cannot teleport to T: 7 findings: memory, nic0, nic1, nic2, nic3 and 2 more; "
         "try: teleport modifyvm T --memory 1024 ; teleport modifyvm T --nic1 nat"
     )
+
+
+def test_what_both_sides_found_is_said_once_in_the_first_ones_words() -> None:
+    ours, theirs = Finding("medium disk0 storage", "/a", "/b: not seen"), Finding("medium disk0 storage", "/a", "/b: not there")
+    other = Finding("memory", "1", "2")
+    error = refusal((other, ours, theirs, other))
+    assert error is not None
+    assert [row[:3] for row in error.findings] == [("memory", "1", "2"), ("medium disk0 storage", "/a", "/b: not seen")]
