@@ -15,7 +15,10 @@ def refusal(findings: Iterable[Finding], *, what: str = "teleport refused") -> R
 
     The hint lists every mending command once, in the table's order, so that the whole block can be pasted.
     """
-    rows = tuple({(f.what, f.here): (f.what, f.here, f.there, f.mend) for f in reversed(tuple(findings))}.values())[::-1]
+    firsts: dict[tuple[str, str], tuple[str, str, str, str]] = {}
+    for each in findings:
+        firsts.setdefault((each.what, each.here), (each.what, each.here, each.there, each.mend))
+    rows = tuple(firsts.values())
     if not rows:
         return None
     names = [row[0] for row in rows]
