@@ -1,0 +1,54 @@
+"""Fixtures for tests with real processes: homes that clean up after themselves, the guest, a folder that two hosts share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.guest import GuestImage, guest_image
+from tests.harness.home import Home
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[[str], Home]]:
+    """Makes homes; each one's processes, ports and folders are gone when the test ends, however it ends."""
+    homes: list[Home] = []
+
+    def make(name: str = "h") -> Home:
+        homes.append(Home(name))
+        return homes[-1]
+
+    yield make
+    failures = []
+    for home in homes:
+        try:
+            home.end()
+        except (AssertionError, OSError) as error:
+            failures.append(error)
+    assert not failures, failures
+
+
+@pytest.fixture
+def home(make_home: Callable[[str], Home]) -> Home:
+    """The one home of a test, or its first host."""
+    return make_home("a")
+
+
+@pytest.fixture
+def second_home(make_home: Callable[[str], Home]) -> Home:
+    """The second host."""
+    return make_home("b")
+
+
+@pytest.fixture
+def shared_folder(tmp_path: Path) -> Path:
+    """A folder that both hosts see, for disks and their owner records."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def guest() -> GuestImage:
+    """The test guest's kernel and initramfs."""
+    return guest_image()

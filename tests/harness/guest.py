@@ -1,0 +1,108 @@
+"""The test guest (deploy/guest): its files, its kernel command line, and a console to speak with it."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.ticker import Ticker
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# What makes an emulated CPU boot fast and steady: no messages, no mitigations, no timer and crypto self-tests.
+_BOOT = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable nokaslr no_timer_check cryptomgr.notests"
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """What a machine boots directly."""
+
+    kernel: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
+class Load:
+    """The guest's work (deploy/guest/init's `teleport.*` keys). The kernel and busybox use ~60 MB besides."""
+
+    resident_mb: int = 16
+    rewrite_mb: int = 16
+    dirty_mb_s: int = 20
+    disk: bool = False
+    check_s: int = 0
+    extra: str = ""
+
+    def command_line(self) -> str:
+        """For QEMU's -append and `modifyvm --append`."""
+        keys = f"teleport.resident_mb={self.resident_mb} teleport.rewrite_mb={self.rewrite_mb} teleport.dirty_mb_s={self.dirty_mb_s}"
+        return f"{_BOOT} {keys} teleport.disk={int(self.disk)} teleport.check_s={self.check_s} {self.extra}".strip()
+
+
+@dataclass(frozen=True)
+class Check:
+    """The guest's own verdict over its memory. `digest` covers the resident part: equal before and after whatever happens."""
+
+    ok: bool
+    digest: str
+    passes: int
+    written_mb: int
+    milliseconds: int
+    bad: str
+
+
+def guest_image() -> GuestImage:
+    """Kernel and initramfs, built if needed. RuntimeError says what is missing."""
+    built = subprocess.run([str(REPOSITORY / "deploy/guest/build")], capture_output=True, text=True, timeout=120, check=False)
+    kernel = REPOSITORY / ".cache/kernel/vmlinuz"
+    if built.returncode or not kernel.exists():
+        raise RuntimeError(f"the test guest is missing (run deploy/set-up): {built.stderr.strip()}")
+    return GuestImage(kernel=kernel, initrd=Path(built.stdout.strip()))
+
+
+class GuestConsole(Ticker):
+    """A Ticker that asks the guest things and understands its answers."""
+
+    def wait_ready(self, timeout_seconds: float = 60) -> str:
+        """The guest's READY line, with the load that it has taken on."""
+        return self.wait_for(r"READY (.*)", timeout_seconds)[1]
+
+    def ask(self, command: str, answer: str, timeout_seconds: float = 30) -> re.Match[str]:
+        """Sends a command and waits for the line that answers it."""
+        place = self.mark()
+        self.send(command)
+        return self.wait_for(answer, timeout_seconds, after=place)
+
+    def check(self, tag: str = "check", timeout_seconds: float = 60) -> Check:
+        """Lets the guest verify all of its resident and rewritten memory."""
+        answer = self.ask(f"CHECK {tag}", rf"CHECKED (ok|bad) tag={tag} (.*)", timeout_seconds)
+        fields = dict(word.split("=", 1) for word in answer[2].split())
+        return Check(
+            ok=answer[1] == "ok",
+            digest=fields["digest"],
+            passes=int(fields["passes"]),
+            written_mb=int(fields["written_mb"]),
+            milliseconds=int(fields["ms"]),
+            bad=fields.get("bad", ""),
+        )
+
+    def disk(self) -> int:
+        """One write, fsync and read back; the sequence number. RuntimeError when the guest found it wrong."""
+        answer = self.ask("DISK", r"DISK (\S+)(.*) (\d+)")
+        if answer[1] != "ok":
+            raise RuntimeError(f"the guest says {answer[0]!r}")
+        return int(answer[3])
+
+    def net(self) -> bool:
+        """Whether the guest's gateway answers a ping."""
+        return self.ask("NET", r"NET (ok|bad) .*")[1] == "ok"
+
+    def run(self, command: str, timeout_seconds: float = 30) -> str:
+        """A shell command's output in the guest, on one line. RuntimeError when it fails."""
+        answer = self.ask(f"RUN {command}", r"RAN (\d+) ?(.*)", timeout_seconds)
+        if answer[1] != "0":
+            raise RuntimeError(f"{command!r} in the guest ended with {answer[1]}: {answer[2]}")
+        return answer[2]
+
+    @property
+    def corruption(self) -> list[str]:
+        """What the guest found wrong with itself by its own looking."""
+        return [line.text for line in self.lines("CORRUPT")]
