@@ -116,6 +116,17 @@ async def kill_by_pidfd(pidfd: int, *, what: str, gone: asyncio.Event | None = N
         loop.remove_reader(pidfd)
 
 
+async def kill_process(*, pid: int, start_ticks: int) -> None:
+    """SIGKILL to this very process, and returns when it is gone (it may be already). Raises HypervisorError when we may not."""
+    pidfd = open_pidfd(QemuProcess(pid=pid, start_ticks=start_ticks, label=""))
+    if pidfd is None:
+        return
+    try:
+        await kill_by_pidfd(pidfd, what=f"process {pid}")
+    finally:
+        os.close(pidfd)
+
+
 def available_memory_bytes() -> int:
     """What a new guest may take: the kernel's MemAvailable, or what the memory cgroups above us leave, whichever is less."""
     available = 0
