@@ -11,6 +11,7 @@ Each place where the guest may speak (the source's serial line, the target's) is
 of arrival. A line that was cut by the switchover (its head said by the source, its tail by the target) is put together again.
 """
 
+import bisect
 import itertools
 import re
 import selectors
@@ -85,11 +86,15 @@ class Continuity:
 
 
 class Endpoint:
-    """One place where the guest may speak. `rest` is the begun line; `fresh` until the first line since it was (re)opened."""
+    """One place where the guest may speak.
+
+    `rest` is the begun line, `cut` the one that was begun when it was last closed; `fresh` until the first line since it was opened.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.rest = b""
+        self.cut = b""
         self.fresh = True
         self.socket: socket.socket | None = None  # to wait on; None for what must be looked at again and again
 
@@ -152,7 +157,7 @@ class SocketServer(Endpoint):
             candidate.close()
             return False
         candidate.setblocking(False)
-        self.socket, self.fresh, self.rest = candidate, True, b""
+        self.socket, self.fresh = candidate, True
         return True
 
     def read(self) -> bytes | None:
@@ -172,6 +177,7 @@ class SocketServer(Endpoint):
     def close(self) -> None:
         if self.socket:
             self.socket.close()
+            self.cut, self.rest = self.rest, b""
         self.socket = None
 
 
@@ -265,10 +271,12 @@ class Ticker:
                 self._wait(deadline, f"no tick beyond {after_counter} at {endpoint or 'any endpoint'}")
 
     def continuity(self, since_seconds: float = 0.0, until_seconds: float = float("inf")) -> Continuity:
-        """Judges the ticks that arrived between two times of time.monotonic(). ValueError for fewer than two."""
+        """Judges the ticks that arrived between two times of time.monotonic(), and the one before. ValueError for fewer than two."""
         with self._heard:
-            ticks = [tick for tick in self._ticks if since_seconds <= tick.arrival_seconds <= until_seconds]
-        return judge(ticks)
+            arrivals = [tick.arrival_seconds for tick in self._ticks]
+            # A silence that begins right at the start is one too: from the last tick before it.
+            begin, end = bisect.bisect_left(arrivals, since_seconds), bisect.bisect_right(arrivals, until_seconds)
+            return judge(self._ticks[max(0, begin - 1) : end])
 
     def _wait(self, deadline: float, what: str) -> None:
         if self._failure:
@@ -323,17 +331,21 @@ class Ticker:
     def _take_line(self, endpoint: Endpoint, text: str, arrival: float) -> None:
         match = TICK.fullmatch(text)
         if endpoint.fresh and not match:
-            # The tail of a line whose head another endpoint said before the switchover?
-            for other in self._endpoints:
-                joined = other.rest.decode(errors="replace") + text
-                if other is not endpoint and other.rest and (match := TICK.fullmatch(joined)):
-                    other.rest = b""
-                    break
+            match = self._joined(text)
         if match:
             self._active = endpoint
             self._ticks.append(Tick(arrival, endpoint.name, int(match[1]), int(match[2])))
         elif text:
             self._lines.append(Line(arrival, endpoint.name, text))
+
+    def _joined(self, tail: str) -> re.Match[str] | None:
+        """The next tick, if `tail` ends a line whose head was said elsewhere before the switchover."""
+        heads = [head for each in self._endpoints for head in (each.rest, each.cut) if head]
+        for head in heads:
+            match = TICK.fullmatch(head.decode(errors="replace") + tail)
+            if match and self._ticks and int(match[1]) == self._ticks[-1].counter + 1:
+                return match
+        return None
 
 
 def judge(ticks: Iterable[Tick]) -> Continuity:
