@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import socket
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from teleport.errors import ProtocolError
 
 MAX_BYTES = 160 * 1024  # below the kernel's default send buffer (208 KiB); a QEMU's argument list has some 10 KiB
 MAX_FDS = 32
+
+_FD = array("i")
 
 Message = dict[str, Any]
 
@@ -35,10 +38,20 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
     Raises BlockingIOError on a non-blocking socket without one, OSError, and ProtocolError for what is no such message.
     """
     try:
-        data, fds, flags, _ = socket.recv_fds(connection, MAX_BYTES + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds: it drops the flags that it is given (3.11), and the descriptors would leak into children.
+        data, ancillary, flags, _ = connection.recvmsg(
+            MAX_BYTES + 1, socket.CMSG_LEN(MAX_FDS * _FD.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
     except ConnectionResetError:
         return None
+    fds = [
+        fd
+        for level, kind, rights in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for fd in _fds(rights)
+    ]
     if not data:
+        close_all(fds)
         return None
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -50,6 +63,10 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
         close_all(fds)
         raise ProtocolError("a message from a process of this host", str(error)) from error
     return message, fds
+
+
+def _fds(rights: bytes) -> list[int]:
+    return array("i", rights[: len(rights) - len(rights) % _FD.itemsize]).tolist()
 
 
 async def receive_async(connection: socket.socket) -> tuple[Message, list[int]] | None:

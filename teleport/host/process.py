@@ -109,11 +109,13 @@ async def kill_by_pidfd(pidfd: int, *, what: str, gone: asyncio.Event | None = N
         return
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
-    loop.add_reader(pidfd, readable.set)
+    watched = os.dup(pidfd)  # an event loop has one reader a descriptor, and others may wait for this death too
+    loop.add_reader(watched, readable.set)
     try:
         await readable.wait()
     finally:
-        loop.remove_reader(pidfd)
+        loop.remove_reader(watched)
+        os.close(watched)
 
 
 async def kill_process(*, pid: int, start_ticks: int) -> None:

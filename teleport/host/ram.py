@@ -7,6 +7,7 @@ is a memfd is read through QEMU's descriptor instead: read() of a hole gives zer
 
 import asyncio
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -75,19 +76,24 @@ def _populate(fd: int, stopped: Callable[[], bool]) -> None:
     for offset in range(0, size_bytes, _CHUNK_BYTES):
         if stopped():
             return
-        length = min(_CHUNK_BYTES, size_bytes - offset)
-        with mmap.mmap(fd, length, offset=offset) as mapping:
-            start = ctypes.c_char.from_buffer(mapping)
-            answer = _libc.madvise(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(length), _MADV_POPULATE_WRITE)
-            number = ctypes.get_errno()
-            del start  # a mapping with a view of it cannot be closed
-        if answer == 0:
-            continue
-        if number == 22:  # EINVAL: a kernel before 5.14
-            return
-        raise HypervisorError(
-            "guest memory", f"{size_bytes >> 20} MiB: {os.strerror(number)}", "free some, or give the VM less"
-        )
+        try:
+            _populate_chunk(fd, offset, min(_CHUNK_BYTES, size_bytes - offset))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a kernel before 5.14
+                return
+            raise HypervisorError(
+                "guest memory", f"{size_bytes >> 20} MiB: {error.strerror}", "free some, or give the VM less"
+            ) from error
+
+
+def _populate_chunk(fd: int, offset: int, length: int) -> None:
+    with mmap.mmap(fd, length, offset=offset) as mapping:
+        start = ctypes.c_char.from_buffer(mapping)
+        answer = _libc.madvise(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(length), _MADV_POPULATE_WRITE)
+        number = ctypes.get_errno()
+        del start  # a mapping with a view of it cannot be closed
+    if answer != 0:
+        raise OSError(number, os.strerror(number))
 
 
 @dataclass(frozen=True)

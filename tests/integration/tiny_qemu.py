@@ -12,6 +12,8 @@ from teleport.host.process import start_ticks
 from teleport.model import QemuProcess
 
 RAM_BYTES = 64 << 20
+SOURCE_CAPABILITIES = {"events": True, "return-path": True, "pause-before-switchover": True}
+TARGET_CAPABILITIES = {"events": True, "return-path": True, "late-block-activate": True}
 
 
 def arguments(folder: Path, name: str, *extra: str, ram_path: str = "") -> list[str]:
@@ -60,3 +62,15 @@ def memfd() -> int:
     descriptor = os.memfd_create("test-ram")
     os.ftruncate(descriptor, RAM_BYTES)
     return descriptor
+
+
+async def migrate(source: QmpGuest, target: QmpGuest, path: Path) -> None:
+    """Native precopy over a unix socket, up to both `completed`; the target stays paused."""
+    await source.configure_migration(SOURCE_CAPABILITIES, {"max-bandwidth": 1 << 40, "downtime-limit": 1000})
+    await target.configure_migration(TARGET_CAPABILITIES, {"announce-rounds": 0})
+    await target.migrate_incoming(f"unix:{path}")
+    await source.migrate(f"unix:{path}")
+    assert await source.wait_migration("pre-switchover") == "pre-switchover"
+    await source.migrate_continue()
+    assert await source.wait_migration() == "completed"
+    assert await target.wait_migration() == "completed"

@@ -1,0 +1,58 @@
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from teleport.host.ram import create_ram, populate, resident_bytes
+
+
+def test_ram_is_empty_until_populated_and_cannot_change_its_size() -> None:
+    fd = create_ram(65 << 20)
+    try:
+        assert resident_bytes(fd) == 0
+        os.pwrite(fd, b"kept", 4096)
+        asyncio.run(populate(fd))
+        assert resident_bytes(fd) == 65 << 20
+        assert os.pread(fd, 4, 4096) == b"kept"
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 1 << 20)
+    finally:
+        os.close(fd)
+
+
+def test_populating_can_be_cancelled() -> None:
+    async def scenario() -> None:
+        fd = create_ram(1 << 40)  # never there in full
+        try:
+            work = asyncio.ensure_future(populate(fd))
+            await asyncio.sleep(0)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            assert resident_bytes(fd) < 1 << 32
+        finally:
+            os.close(fd)
+
+    asyncio.run(scenario())
+
+
+def test_memory_that_is_not_there_is_said_so() -> None:
+    program = """
+import asyncio, resource
+from teleport.errors import HypervisorError
+from teleport.host.ram import create_ram, populate
+async def scenario():
+    await asyncio.to_thread(int)  # the thread is there before the limit
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    await populate(fd)
+fd = create_ram(1 << 30)
+try:
+    asyncio.run(scenario())
+except HypervisorError as error:
+    assert "1024 MiB: Cannot allocate memory" in str(error), error
+else:
+    raise AssertionError("populated")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
