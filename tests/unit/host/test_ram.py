@@ -46,7 +46,10 @@ from teleport.host.ram import create_ram, populate
 async def scenario():
     await asyncio.to_thread(int)  # the thread is there before the limit
     resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
-    await populate(fd)
+    try:
+        await populate(fd)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 fd = create_ram(1 << 30)
 try:
     asyncio.run(scenario())
