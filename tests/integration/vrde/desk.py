@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from teleport.machines.vrde import VrdeSettings, set_option
 from teleport.vrde import control
 from teleport.vrde.front import FrontConfig, Json
@@ -29,7 +31,7 @@ KEYCODES = {
     for row, first in (("1234567890", 10), ("qwertyuiop", 24), ("asdfghjkl", 38), ("zxcvbnm", 52))
     for i, c in enumerate(row)
 }
-KEYPAD = {"7": 79, "8": 80, "9": 81, "4": 83, "5": 84, "6": 85, "1": 87, "2": 88, "3": 89, "0": 90}
+KEYPAD = {"N": 77, "7": 79, "8": 80, "9": 81, "4": 83, "5": 84, "6": 85, "1": 87, "2": 88, "3": 89, "0": 90}
 SHOTS = Path(os.environ.get("TELEPORT_TEST_SHOTS", "/tmp/teleport-vrde-shots"))
 
 
@@ -181,8 +183,6 @@ class Xvfb:
 
     def shot(self, name: str) -> Path:
         """A PNG of the whole screen, for people."""
-        from PIL import Image
-
         SHOTS.mkdir(exist_ok=True)
         path = SHOTS / f"{name}.png"
         Image.frombytes("RGB", self.size, self.image(), "raw", "BGRX").save(path)
@@ -254,6 +254,7 @@ class Desk:
         self.folder = folder
         self._ends = contextlib.ExitStack()
         self._fronts: list[control.FrontClient] = []
+        self.viewers: list[Viewer] = []
 
     async def guest(self, name: str = "source", *more: str, floppy: bytes = GUEST) -> Guest:
         made = Guest(self.folder, name, *more, floppy=floppy)
@@ -263,6 +264,7 @@ class Desk:
     def viewer(self, argv: list[str], size: str = "720x400", stdin: bytes = b"") -> Viewer:
         made = Viewer(self.folder, *argv, size=size, stdin=stdin)
         self._ends.callback(made.end)
+        self.viewers.append(made)
         return made
 
     async def front(
@@ -279,7 +281,26 @@ class Desk:
     def front_log(self, name: str = "front") -> str:
         return (self.folder / name / control.LOG_FILE).read_text()
 
+    def logs(self) -> str:
+        """What everybody said, for a failed test."""
+        paths = [*self.folder.glob("viewer-*.log"), *self.folder.glob(f"*/{control.LOG_FILE}")]
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+
     async def end(self) -> None:
         self._ends.close()
         for each in self._fronts:
             await each.stop()
+
+
+async def at(folder: Path, body) -> None:
+    """Runs a test's body at a desk of its own."""
+    desk = Desk(folder)
+    try:
+        await body(desk)
+    except BaseException:
+        print(desk.logs())
+        for number, viewer in enumerate(desk.viewers):
+            print(viewer.x.shot(f"failed-{number}"))
+        raise
+    finally:
+        await desk.end()

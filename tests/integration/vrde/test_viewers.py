@@ -1,0 +1,68 @@
+"""Every viewer that runs here, against a real QEMU: the guest's picture moves in it, keys and pointer reach the guest."""
+
+import asyncio
+
+import pytest
+
+from tests.integration.vrde.desk import KEYPAD, Desk, at, rdesktop, settings, until, xfreerdp
+
+pytestmark = pytest.mark.qemu
+
+VIEWERS = {
+    "xfreerdp-tls-32": (xfreerdp, "TLS"),
+    "xfreerdp-tls-24": (lambda port: xfreerdp(port, bpp=24), "TLS"),
+    "xfreerdp-tls-16": (lambda port: xfreerdp(port, bpp=16), "TLS"),
+    "xfreerdp-rdp-32": (lambda port: xfreerdp(port, security="rdp"), "Standard"),
+    "rdesktop": (rdesktop, "TLS"),
+    "rdesktop-5": (lambda port: rdesktop(port, "-5"), "TLS"),
+    "rdesktop-4": (lambda port: rdesktop(port, "-4"), "Standard"),
+}
+
+
+@pytest.mark.parametrize("name", VIEWERS)
+def test_the_guest_is_seen_and_typed_into(name, short_folder):
+    argv, protection = VIEWERS[name]
+
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        front, status = await desk.front(settings(), guest.vnc)
+        viewer = desk.viewer(argv(status["port"]), stdin=b"yes\n")
+        await viewer.x.shows_guest()
+        await viewer.x.moves()
+        await viewer.x.type("guest1")
+        await viewer.x.type("N234", KEYPAD)  # NumLock, then NumPad keys
+        await until(lambda: guest.screen()[1] == "guest1234", what="the typed text in the guest")
+        await viewer.x.moves()
+        viewer.x.shot(f"viewer-{name}")
+        (session,) = (await front.status())["sessions"]
+        assert protection in session["protection"]
+        assert session["user"] == "john"
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_rdesktop_with_standard_security_when_nothing_else_is_allowed(short_folder):
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        front, status = await desk.front(settings(vrdeproperty="Security/Method=RDP"), guest.vnc)
+        assert "fingerprint" not in status["details"]
+        viewer = desk.viewer(rdesktop(status["port"], "-5"))
+        await viewer.x.shows_guest()
+        await viewer.x.type("old5")
+        await until(lambda: guest.screen()[1] == "old5", what="the typed text in the guest")
+        (session,) = (await front.status())["sessions"]
+        assert session["protection"] == "Standard RDP Security"
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_a_viewer_of_another_size_takes_the_guests(short_folder):
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        _, status = await desk.front(settings(), guest.vnc)
+        viewer = desk.viewer(xfreerdp(status["port"], "/size:1024x768"), size="1024x768")
+        await viewer.x.shows_guest()
+        await viewer.x.moves()
+        viewer.x.shot("viewer-other-size")
+
+    asyncio.run(at(short_folder, body))
