@@ -1,11 +1,18 @@
-"""Processes of this machine, found again by pid and start time, watched by pidfd; its free memory.
+"""Processes of this machine, found again by pid and start time, watched by pidfd; its free memory; its QEMU and accelerator.
 
 Only the standard library is imported: the guardian uses this module too.
 """
 
 import asyncio
+import contextlib
+import functools
+import json
 import os
+import re
+import shutil
 import signal
+import subprocess
+import tempfile
 from pathlib import Path
 
 from teleport.errors import HypervisorError
@@ -165,3 +172,100 @@ def _cgroup_rooms() -> list[int]:
             if limit != "max":
                 rooms.append(int(limit) - used + int(statistics.get(inactive, 0)))
     return rooms
+
+
+QEMU = "qemu-system-x86_64"
+OLDEST_QEMU = (10, 0)
+_INSTALL = "install QEMU 10.0 or newer (Debian 13: apt install qemu-system-x86 qemu-utils; Debian 12: the same with -t bookworm-backports)"
+_PROBE_SECONDS = 5.0
+_PROBE_EXIT = 33  # isa-debug-exit ends QEMU with 2 * value + 1
+# mov al, 0x10; out 0xf4, al; hlt — at the reset vector, 16 bytes below the end of the firmware
+_PROBE_CODE = bytes.fromhex("b010e6f4f4").ljust(16, b"\xf4")
+
+
+def find_qemu() -> tuple[str, tuple[int, int, int]]:
+    """Path and version of the QEMU on PATH (`TELEPORT_QEMU` names another). Raises HypervisorError: missing, or older than 10.0."""
+    wanted = os.environ.get("TELEPORT_QEMU", QEMU)
+    path = shutil.which(wanted)
+    if path is None:
+        raise HypervisorError("QEMU", f"{wanted} is not installed", _INSTALL)
+    status = Path(path).stat()
+    version = _qemu_version(path, (status.st_ino, status.st_mtime_ns))
+    if version < OLDEST_QEMU:
+        raise HypervisorError(
+            "QEMU",
+            f"{path} is version {'.'.join(map(str, version))}: before 9.0 a moving guest loses memory pages under TCG",
+            _INSTALL,
+        )
+    return path, version
+
+
+@functools.lru_cache(maxsize=4)
+def _qemu_version(path: str, _identity: tuple[int, int]) -> tuple[int, int, int]:
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HypervisorError("QEMU", f"{path} --version: {error}", _INSTALL) from error
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", answer.stdout)
+    if match is None:
+        raise HypervisorError("QEMU", f"{path} --version says {(answer.stdout or answer.stderr).strip()[:200]!r}", _INSTALL)
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+def usable_accelerator(choice: str, *, cache: Path | None = None) -> str:
+    """ "kvm" or "tcg" for "auto", "kvm" or "tcg"; blocks for up to some seconds. Raises HypervisorError when kvm does not work.
+
+    /dev/kvm may open and guests hang all the same (seen): so a firmware of three instructions must really run. What that said is
+    kept in the folder `cache` until the host boots again.
+    """
+    if choice == "tcg":
+        return "tcg"
+    problem = _kvm_problem(cache)
+    if problem and choice == "kvm":
+        raise HypervisorError("accelerator kvm", problem, "modifyvm NAME --accelerator tcg, or TELEPORT_ACCELERATOR=tcg")
+    return "tcg" if problem else "kvm"
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _kvm_problem(cache: Path | None) -> str:
+    """Why KVM is of no use here; "" when it works."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm is not there, or not for this user"
+    path, _ = find_qemu()
+    known = cache / "kvm-probe.json" if cache else None
+    if known is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not looked yet
+            content = json.loads(known.read_text())
+            if (content["boot_id"], content["qemu"]) == (boot_id(), path):
+                return str(content["problem"])
+    problem = run_probe(path, "kvm")
+    if known is not None:
+        with contextlib.suppress(OSError):  # looked at anew the next time
+            fresh = known.with_name(f".{known.name}.{os.getpid()}")
+            fresh.write_text(json.dumps({"boot_id": boot_id(), "qemu": path, "problem": problem}))
+            fresh.rename(known)
+    return problem
+
+
+def run_probe(qemu: str, accelerator: str) -> str:
+    """Runs three instructions under `accelerator`; "" when they ran, else why not. Takes at most some seconds."""
+    with tempfile.NamedTemporaryFile(prefix="teleport-probe-") as firmware:
+        firmware.write(_PROBE_CODE.rjust(64 * 1024, b"\xf4"))
+        firmware.flush()
+        machine = ["-machine", f"pc,accel={accelerator}", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"]
+        end = ["-bios", firmware.name, "-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
+        process = subprocess.Popen(
+            [qemu, *machine, *end], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            words = process.communicate(timeout=_PROBE_SECONDS)[1].decode(errors="replace").strip()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is left behind
+                process.communicate(timeout=2)
+            return f"a guest of three instructions hung for {_PROBE_SECONDS:g} s"
+        return "" if process.returncode == _PROBE_EXIT else (words or f"QEMU ended with {process.returncode}")

@@ -48,7 +48,7 @@ from typing import Any, NoReturn
 
 from teleport.errors import BusyError, ProtocolError, StateError, StorageError, TeleportError
 from teleport.host.fd_messages import Message, close_all, receive_async, send
-from teleport.host.process import ProcessWatch, start_ticks
+from teleport.host.process import ProcessWatch, boot_id, start_ticks
 from teleport.model import QemuProcess
 from teleport.runner.runtime_folder import open_runtime_folder, remove_runtime_folder
 
@@ -303,13 +303,9 @@ def _reopen_ram(pid: int, number: int | None) -> int | None:
     return None
 
 
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(json.dumps({**content, "boot_id": _boot_id()}))
+    fresh.write_text(json.dumps({**content, "boot_id": boot_id()}))
     fresh.rename(path)
 
 
@@ -319,7 +315,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return content if content.pop("boot_id", "") == _boot_id() else {}
+    return content if content.pop("boot_id", "") == boot_id() else {}
 
 
 async def _end_orphan(run_folder: Path) -> None:
