@@ -84,6 +84,33 @@ _CHIPS = (
 _CHIP_BY_WORD = {word.lower(): chip for chip in _CHIPS for word in (chip.name, *chip.also)}
 
 
+# Chips of VirtualBox that QEMU doesn't have, or that cannot teleport.
+_REFUSED = {
+    "buslogic": "is a chip that QEMU does not have",
+    "piix3": "is older than the chip that QEMU has, PIIX4",
+    "ich6": "is not the chip that QEMU has, PIIX4",
+    "nvme": "blocks every migration in QEMU",
+}
+
+
 def chip_of(word: str) -> ChipKind:
-    """The chip by any of its names, whatever the case. Raises KeyError."""
+    """The chip by any of its names, whatever the case. Raises KeyError, with the reason for those that cannot be had."""
+    if word.lower() in _REFUSED:
+        raise KeyError(_REFUSED[word.lower()])
     return _CHIP_BY_WORD[word.lower()]
+
+
+def chip_names() -> tuple[str, ...]:
+    """All chips, as they are written."""
+    return tuple(chip.name for chip in _CHIPS)
+
+
+def _adds() -> dict[str, tuple[Bus, ...]]:
+    words: dict[str, tuple[Bus, ...]] = {}
+    for bus, kind in BUSES.items():
+        words[kind.add] = (*words.get(kind.add, ()), bus)
+    return words
+
+
+# `storagectl --add` word → the buses that it may mean; the first is the default.
+ADDS: Mapping[str, tuple[Bus, ...]] = MappingProxyType(_adds())

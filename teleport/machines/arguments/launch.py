@@ -11,8 +11,8 @@ class Launch:
     """One start of one VM's QEMU.
 
     `ram_fd` is a descriptor that QEMU inherits and that holds exactly the definition's `memory_bytes` (a memfd): the guest's
-    RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose guest arrives here. `paused`
-    starts without running (`incoming` does so anyway, and waits for `migrate-incoming`).
+    RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose
+    guest arrives here. `paused` starts without running (`incoming` does so anyway, and waits for `migrate-incoming`).
     """
 
     accelerator: Literal["kvm", "tcg"]

@@ -163,7 +163,7 @@ OPTIONS = (
         "rtcuseutc",
         SWITCH,
         "machine.rtc_utc",
-        label="RTC",
+        label="RTC in UTC",
         about="the hardware clock runs in UTC (else in the host's local time)",
         group=SYSTEM,
     ),

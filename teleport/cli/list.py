@@ -1,0 +1,163 @@
+"""`list`: VMs, running VMs, OS types, CPU models, media, and facts about this host."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from teleport.cli.grammar import Verb
+from teleport.cli.home import store
+from teleport.cli.live import live_state
+from teleport.cli.vminfo import rows
+from teleport.errors import UsageError
+from teleport.machines import cpus, media
+from teleport.machines.ostypes import OS_TYPES
+from teleport.machines.store import BrokenVm, StoredVm
+
+# One thing of a list: as JSON shows it, in short, and at length.
+Entry = tuple[dict[str, Any], list[str], list[str]]
+
+
+def _vms(*, running: bool) -> Iterator[Entry]:
+    for vm in store().all():
+        if isinstance(vm, BrokenVm):
+            if not running:
+                fact = {"name": vm.name, "uuid": vm.uuid, "state": "inaccessible", "settings_file": str(vm.paths.definition)}
+                click.echo(f"teleport: warning: VM {vm.name!r} {{{vm.uuid}}}: {vm.error}", err=True)
+                yield fact | {"error": str(vm.error)}, [f'"<inaccessible>" {{{vm.uuid}}}'], [str(vm.error)]
+            continue
+        yield from _vm(vm, running=running)
+
+
+def _vm(vm: StoredVm, *, running: bool) -> Iterator[Entry]:
+    live = live_state(vm.paths)
+    if running and live.at_rest:
+        return
+    fact = {
+        "name": vm.name,
+        "uuid": vm.uuid,
+        "state": live.state.value,
+        "ostype": vm.definition.ostype,
+        "memory_mb": vm.definition.machine.memory_mb,
+        "cpus": vm.definition.machine.cpus,
+        "settings_file": str(vm.paths.definition),
+    }
+    yield fact, [f'"{vm.name}" {{{vm.uuid}}}'], [each.human() for each in rows(vm, live) if each.value]
+
+
+def _ostypes() -> Iterator[Entry]:
+    for each in OS_TYPES.values():
+        fact = {
+            "id": each.id,
+            "description": each.description,
+            "family": each.family,
+            "family_description": each.family_description,
+            "64_bit": each.is_64_bit,
+            "memory_mb": each.memory_mb,
+            "nictype": each.nic_model,
+            "chipset": each.chipset,
+        }
+        lines = [
+            f"ID:          {each.id}",
+            f"Description: {each.description}",
+            f"Family ID:   {each.family}",
+            f"Family Desc: {each.family_description}",
+            f"64 bit:      {'true' if each.is_64_bit else 'false'}",
+        ]
+        longer = [f"Memory:      {each.memory_mb} MB", f"NIC type:    {each.nic_model}", f"Chipset:     {each.chipset}"]
+        yield fact, [*lines, ""], [*lines, *longer, ""]
+
+
+def _profiles() -> Iterator[Entry]:
+    for name in cpus.PROFILES:
+        yield {"name": name}, [name], [name]
+
+
+def _media(kind: str) -> Iterator[Entry]:
+    """Images that are attached to VMs, each once."""
+    seen: dict[str, tuple[str, list[str]]] = {}
+    for vm in store().all():
+        for controller in vm.definition.controllers if isinstance(vm, StoredVm) else ():
+            for each in controller.attachments:
+                if each.type == kind and each.medium:
+                    seen.setdefault(each.medium, (each.format, []))[1].append(vm.name)
+    for path, (image_format, names) in sorted(seen.items()):
+        there = Path(path).exists()
+        fact = {"location": path, "format": media.format_word(image_format), "accessible": there, "used_by": names}
+        lines = [
+            f"State:          {'created' if there else 'inaccessible'}",
+            f"Location:       {path}",
+            f"Storage format: {media.format_word(image_format)}",
+            f"In use by VMs:  {', '.join(names)}",
+            "",
+        ]
+        yield fact, lines, lines
+
+
+def _hostinfo() -> Iterator[Entry]:
+    memory = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        memory[name] = int(rest.split()[0]) >> 10
+    fact = {
+        "processors_online": os.cpu_count() or 1,
+        "memory_mb": memory.get("MemTotal", 0),
+        "memory_available_mb": memory.get("MemAvailable", 0),
+        "system": platform.system(),
+        "release": platform.release(),
+    }
+    lines = [
+        "Host Information:",
+        "",
+        f"Processor online count: {fact['processors_online']}",
+        f"Memory size: {fact['memory_mb']} MByte",
+        f"Memory available: {fact['memory_available_mb']} MByte",
+        f"Operating system: {fact['system']}",
+        f"Operating system version: {fact['release']}",
+    ]
+    yield fact, lines, lines
+
+
+def _formats() -> Iterator[Entry]:
+    for word, name in media.FORMATS.items():
+        can = name in media.MIGRATABLE
+        yield {"format": word, "can_teleport": can}, [f"{word:<8}{'can' if can else 'cannot'} teleport"], [word]
+
+
+_LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
+    "vms": lambda: _vms(running=False),
+    "runningvms": lambda: _vms(running=True),
+    "ostypes": _ostypes,
+    "cpu-profiles": _profiles,
+    "hdds": lambda: _media("hdd"),
+    "dvds": lambda: _media("dvddrive"),
+    "floppies": lambda: _media("fdd"),
+    "hddbackends": _formats,
+    "hostinfo": _hostinfo,
+}
+
+
+@click.command("list", cls=Verb)
+@click.argument("what", metavar="|".join(_LISTS))
+@click.option("-l", "--long", "at_length", is_flag=True, help="Everything about each.")
+@click.option("-s", "--sorted", "in_order", is_flag=True, help="By name (VMs always are).")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON array.")
+def command(*, what: str, at_length: bool, in_order: bool, as_json: bool) -> None:
+    """List VMs, running VMs, OS types, media, and more."""
+    if what.lower() not in _LISTS:
+        raise UsageError("list", f"there is no list of {what!r}", f"use {', '.join(_LISTS)}")
+    entries = list(_LISTS[what.lower()]())
+    if in_order:
+        entries.sort(key=lambda entry: str(entry[0].get("name") or entry[0].get("id") or entry[0].get("location")).lower())
+    if as_json:
+        click.echo(json.dumps([fact for fact, _, _ in entries], ensure_ascii=False))
+        return
+    for _, short, full in entries:
+        for line in full if at_length else short:
+            click.echo(line)
+        if at_length and what.lower().endswith("vms"):
+            click.echo("")

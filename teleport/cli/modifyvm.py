@@ -1,0 +1,78 @@
+"""`modifyvm`: its options are the rows of the table of options."""
+
+from typing import Any, ClassVar
+
+import click
+
+from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
+from teleport.cli.home import store
+from teleport.cli.live import live_state
+from teleport.errors import StateError, UsageError
+from teleport.machines.options import OPTIONS, REFUSED, find
+from teleport.machines.options.option import Option, Use, applied
+
+
+class ModifyVm(Verb):
+    """`modifyvm` with the table's options, numbered ones shown once in the help."""
+
+    refused: ClassVar = REFUSED
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by group."""
+        groups: dict[str, list[Option]] = {}
+        for option in OPTIONS:
+            groups.setdefault(option.group, []).append(option)
+        for group, options in groups.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{_shown(each)} {each.kind.metavar}", each.about) for each in options])
+
+
+def _shown(option: Option) -> str:
+    return f"--{option.name}<1-{option.most}>" if option.most else f"--{option.name}"
+
+
+def _click_option(option: Option, number: int) -> click.Option:
+    return WordsOption(
+        [option.flag(number), f"{option.name.replace('-', '_')}{number}"],
+        words=option.kind.words,
+        choices=option.kind.choices,
+        metavar=option.kind.metavar,
+        multiple=True,
+        expose_value=False,
+        help=option.about,
+    )
+
+
+@click.command("modifyvm", cls=ModifyVm)
+@vm_argument()
+@click.pass_context
+def command(ctx: click.Context, vm: str) -> None:
+    """Change a VM's settings."""
+    wanted = [_use(flag, words) for flag, words in uses(ctx)]
+    if not wanted:
+        raise UsageError("modifyvm", "no setting was given", "`teleport modifyvm --help` lists them")
+    home = store()
+    found = home.find(vm)
+    state = live_state(found.paths)
+    frozen = [use.option.flag(use.number) for use in wanted if not use.option.live]
+    if frozen and not state.at_rest:
+        raise StateError(
+            f"modifyvm {', '.join(frozen)}",
+            f"the VM {found.name!r} is {state.state.value}, and this cannot change then",
+            f"power it off first: teleport controlvm {found.name} poweroff",
+        )
+    home.edit(found, lambda definition: applied(definition, wanted))
+
+
+def _use(flag: str, words: tuple[str, ...]) -> Use:
+    found = find(flag.removeprefix("--"))
+    if found is None:
+        raise UsageError(flag, "modifyvm has no such option")
+    return Use(option=found[0], number=found[1], words=words)
+
+
+def _options() -> list[Any]:
+    return [_click_option(option, number) for option in OPTIONS for number in option.numbers]
+
+
+command.params.extend(_options())

@@ -1,0 +1,91 @@
+"""A VM as `showvminfo` shows it: rows from the table of options, its storage, and what it is doing now."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from teleport.cli.live import LiveState
+from teleport.machines.controllers import BUSES
+from teleport.machines.options import OPTIONS
+from teleport.machines.ostypes import OS_TYPES
+from teleport.machines.store import StoredVm
+
+_WIDTH = 34
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: `label` for people, `key` for programs, with VirtualBox's names where they exist. `quoted`: text, not a number."""
+
+    label: str
+    key: str
+    value: str
+    quoted: bool = True
+
+    def human(self) -> str:
+        """As `showvminfo` prints it."""
+        return f"{self.label + ':':<{_WIDTH}} {self.value}"
+
+    def machine(self) -> str:
+        """As `showvminfo --machinereadable` prints it: KEY=VALUE with text in quotes, quotes and line breaks escaped."""
+        key = self.key if self.key.replace("-", "").replace("_", "").isalnum() and "-" not in self.key else f'"{self.key}"'
+        if not self.quoted:
+            return f"{key}={self.value}"
+        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{key}="{escaped}"'
+
+
+def rows(vm: StoredVm, live: LiveState) -> Iterator[Row]:
+    """Everything about a VM, in VirtualBox's order: who it is, its settings, its storage, its state."""
+    yield from _settings(vm)
+    yield from _storage(vm)
+    yield from _state(vm, live)
+
+
+def _settings(vm: StoredVm) -> Iterator[Row]:
+    for option in OPTIONS:
+        for number in option.numbers:
+            if not option.shown or not option.relevant(vm.definition, number):
+                continue
+            label = f"{option.label} {number}" if option.most else option.label
+            value = option.text(vm.definition, number)
+            if option.name == "ostype" and value in OS_TYPES:
+                value = OS_TYPES[value].description
+            elif option.name == "uart":
+                value = value.replace(" ", ",")
+            elif option.name == "uartmode":
+                value = value.replace(" ", ",", 1)
+            yield Row(label, option.machine_key(number), value, option.kind.quoted)
+    for name, value in vm.definition.vrde.properties.items():
+        yield Row(f"VRDE property {name}", f"vrdeproperty[{name}]", value)
+    has_password = bool(vm.definition.teleporter.password or vm.definition.teleporter.password_file)
+    yield Row("Teleporter Password", "teleporterpassword", "set" if has_password else "")
+
+
+def _storage(vm: StoredVm) -> Iterator[Row]:
+    controllers = vm.definition.controllers
+    for number, controller in enumerate(controllers):
+        kind = BUSES[controller.bus]
+        title = f"Storage Controller {number}"
+        yield Row(f"{title} Name", f"storagecontrollername{number}", controller.name)
+        yield Row(f"{title} Type", f"storagecontrollertype{number}", controller.chip)
+        yield Row(f"{title} Instance", f"storagecontrollerinstance{number}", "0")
+        yield Row(f"{title} Max Ports", f"storagecontrollermaxportcount{number}", str(kind.most_ports))
+        yield Row(f"{title} Ports", f"storagecontrollerportcount{number}", str(controller.port_count))
+        yield Row(f"{title} Bootable", f"storagecontrollerbootable{number}", "on" if controller.bootable else "off")
+    for controller in controllers:
+        taken = {(each.port, each.device): each for each in controller.attachments}
+        for port in range(controller.port_count):
+            for device in range(BUSES[controller.bus].devices_per_port):
+                each = taken.get((port, device))
+                value = (each.medium or "emptydrive") if each else "none"
+                yield Row(f"{controller.name} ({port}, {device})", f"{controller.name}-{port}-{device}", value)
+                if each:
+                    yield Row("  type", f"{controller.name}-type-{port}-{device}", each.type)
+
+
+def _state(vm: StoredVm, live: LiveState) -> Iterator[Row]:
+    yield Row("State", "VMState", live.state.value)
+    for key, value in live.details.items():
+        yield Row(f"  {key}", key, str(value), quoted=isinstance(value, str))
+    yield Row("Settings file", "CfgFile", str(vm.paths.definition))
+    yield Row("Log file", "LogFile", str(vm.paths.log))
