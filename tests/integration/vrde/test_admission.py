@@ -161,7 +161,7 @@ def test_the_first_free_port_is_bound_on_both_families(short_folder):
         taken.close()
         assert status["port"] == other
         assert status["addresses"] == ["::", "0.0.0.0"]
-        viewer = desk.viewer(["xfreerdp", f"/v:[::1]:{other}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
+        viewer = desk.viewer(["xfreerdp", "/v:[::1]", f"/port:{other}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
         await viewer.x.shows_guest()
         assert "client [::1]:" in desk.front_log()
         with pytest.raises(BusyError, match=str(other)):
