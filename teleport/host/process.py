@@ -179,8 +179,15 @@ OLDEST_QEMU = (10, 0)
 _INSTALL = "install QEMU 10.0 or newer (Debian 13: apt install qemu-system-x86 qemu-utils; Debian 12: the same with -t bookworm-backports)"
 _PROBE_SECONDS = 5.0
 _PROBE_EXIT = 33  # isa-debug-exit ends QEMU with 2 * value + 1
-# mov al, 0x10; out 0xf4, al; hlt — at the reset vector, 16 bytes below the end of the firmware
-_PROBE_CODE = bytes.fromhex("b010e6f4f4").ljust(16, b"\xf4")
+# The firmware of the probe, for 0xffff0000: lgdt; protected mode; PML4 0x1000, PDPT 0x2000, PDs 0x3000 (0-2 MiB) and 0x4000 (the
+# firmware's 2 MiB) in RAM; PAE, EFER.LME, paging; in 64-bit mode a quadword to RAM and back; mov al, 0x10; out 0xf4, al; GDT, GDTR.
+_PROBE_CODE = bytes.fromhex(
+    "fa2e660f0116c8000f20c00c010f22c066ea1800ffff080066b810008ed88ed0c7050010000003200000c7050020000003300000"
+    "c7051820000003400000c7050030000083000000c705f84f00008300e0ffb8001000000f22d80f20e00c200f22e0b9800000c00f"
+    "3280cc010f300f20c00d000000800f22c0ea8000ffff180048b8f0debc9a785634124889042500500000483b0425005000007504"
+    "b010e6f4f48db426000000000000000000000000ffff0000009bcf00ffff00000093cf00ffff0000009baf001f00a800ffff"
+)
+_PROBE_RESET = bytes.fromhex("e90d00")  # at 0xfffffff0: jmp near to 0xffff0000
 
 
 def find_qemu() -> tuple[str, tuple[int, int, int]]:
@@ -212,11 +219,11 @@ def _qemu_version(path: str, _identity: tuple[int, int]) -> tuple[int, int, int]
     return int(match[1]), int(match[2]), int(match[3])
 
 
-def usable_accelerator(choice: str, *, cache: Path | None = None) -> str:
+def usable_accelerator(choice: str, *, cache: Path | None = None) -> Literal["kvm", "tcg"]:
     """ "kvm" or "tcg" for "auto", "kvm" or "tcg"; blocks for up to some seconds. Raises HypervisorError when kvm does not work.
 
-    /dev/kvm may open and guests hang all the same (seen): so a firmware of three instructions must really run. What that said is
-    kept in the folder `cache` until the host boots again.
+    /dev/kvm may open and guests hang all the same (seen, on a host whose KVM lacks SSE3 and more): so a firmware that goes up to
+    64-bit paging must really run, on the plain CPU model in full. What it said is kept in the folder `cache` until the next boot.
     """
     if choice == "tcg":
         return "tcg"
@@ -252,20 +259,34 @@ def _kvm_problem(cache: Path | None) -> str:
 
 
 def run_probe(qemu: str, accelerator: str) -> str:
-    """Runs three instructions under `accelerator`; "" when they ran, else why not. Takes at most some seconds."""
+    """Runs a small firmware under `accelerator`; "" when it ran, else why not. Takes at most some seconds."""
     with tempfile.NamedTemporaryFile(prefix="teleport-probe-") as firmware:
-        firmware.write(_PROBE_CODE.rjust(64 * 1024, b"\xf4"))
+        image = bytearray(64 * 1024)
+        image[: len(_PROBE_CODE)] = _PROBE_CODE
+        image[0xFFF0 : 0xFFF0 + len(_PROBE_RESET)] = _PROBE_RESET
+        firmware.write(image)
         firmware.flush()
-        machine = ["-machine", f"pc,accel={accelerator}", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"]
+        machine = [
+            "-machine",
+            f"pc,accel={accelerator}",
+            "-cpu",
+            "qemu64,enforce",
+            "-m",
+            "16",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]
         end = ["-bios", firmware.name, "-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         process = subprocess.Popen(
             [qemu, *machine, *end], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
-            words = process.communicate(timeout=_PROBE_SECONDS)[1].decode(errors="replace").strip()
+            words = " / ".join(process.communicate(timeout=_PROBE_SECONDS)[1].decode(errors="replace").split("\n")).strip(" /")
         except subprocess.TimeoutExpired:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is left behind
                 process.communicate(timeout=2)
-            return f"a guest of three instructions hung for {_PROBE_SECONDS:g} s"
+            return f"a guest of a few instructions hung for {_PROBE_SECONDS:g} s"
         return "" if process.returncode == _PROBE_EXIT else (words or f"QEMU ended with {process.returncode}")
