@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from teleport.errors import HypervisorError
 from teleport.model import QemuProcess

@@ -1,0 +1,37 @@
+"""A definition as the preflight sees it: settings as facts, media as they are looked at."""
+
+from teleport import __version__
+from teleport.host.storage import AttachedMedium
+from teleport.machines.attached import media, owner_record_folder
+from teleport.machines.definition import Definition
+from teleport.machines.settings import hardware_settings
+from teleport.model import Fact
+
+
+def software() -> str:
+    """This build's name, for the other side's log."""
+    return f"teleport {__version__}"
+
+
+def definition_facts(definition: Definition) -> tuple[Fact, ...]:
+    """Every setting that the guest can see; what is descriptive is not in it."""
+    return tuple(
+        Fact(area="definition", subject="", name=setting.key, value=str(setting.value), mend=setting.mend)
+        for setting in hardware_settings(definition)
+    )
+
+
+def attached_media(definition: Definition) -> tuple[AttachedMedium, ...]:
+    """The media that the guest sees, with the folder for the proof of shared storage where the definition names one."""
+    folder = str(owner_record_folder(definition) or "")
+    return tuple(
+        AttachedMedium(
+            node=medium.node or medium.kind,
+            kind=medium.kind,
+            path=medium.path,
+            format=medium.format,
+            read_only=medium.read_only,
+            proof_folder=folder if definition.owner_folder else "",
+        )
+        for medium in media(definition)
+    )

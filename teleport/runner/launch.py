@@ -1,0 +1,126 @@
+"""From a definition to a live QEMU, through the guardian."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from teleport.host.guest import QmpGuest
+from teleport.host.process import find_qemu
+from teleport.machines.arguments import Launch, qemu_arguments
+from teleport.machines.attached import owner_record_folder
+from teleport.machines.definition import Definition
+from teleport.machines.store import VmPaths
+from teleport.model import GuestIdentity, Owner, QemuProcess
+from teleport.runner.guardian_client import GuardedQemu, GuardianClient
+from teleport.runner.ownership import host_identity
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A QEMU with the folder of its sockets, its stderr and its RAM (None: private)."""
+
+    process: QemuProcess
+    folder: Path
+    stderr: Path
+    ram_fd: int | None
+
+
+class Launcher:
+    """Starts (and finds again) the QEMUs of one VM."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        paths: VmPaths,
+        guardian: GuardianClient,
+        *,
+        home: Path,
+        runtime: Path,
+        accelerator: Literal["kvm", "tcg"],
+    ) -> None:
+        self.definition = definition
+        self.paths = paths
+        self.runtime = runtime
+        self._guardian = guardian
+        self._home = home
+        self._accelerator = accelerator
+
+    @property
+    def record_folder(self) -> Path | None:
+        """Where this guest's owner record is."""
+        return owner_record_folder(self.definition)
+
+    def owner(self, epoch: str) -> Owner:
+        """This VM as an owner record names it."""
+        return Owner(
+            host=host_identity(),
+            home=str(self._home),
+            vm_uuid=self.definition.uuid,
+            vm_name=self.definition.name,
+            epoch=epoch,
+        )
+
+    @property
+    def own_identity(self) -> GuestIdentity:
+        """What the guest sees of this VM when it is started here."""
+        macs = tuple((nic.number, nic.mac) for nic in self.definition.nics if nic.attachment != "none")
+        return GuestIdentity(smbios_uuid=self.definition.uuid, macs=macs)
+
+    async def start(
+        self,
+        *,
+        label: str,
+        identity: GuestIdentity | None = None,
+        incoming: bool = False,
+        ram_fd: int | None = None,
+        prefault: bool = False,
+    ) -> Launched:
+        """Starts QEMU paused (`-S`: whoever owns the guest says `cont`); `label` names its folder of sockets. Raises HypervisorError."""
+        qemu, _ = find_qemu()
+        folder = self._folder(label)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        shared = self.definition.machine.ram == "shared"
+        self.paths.logs.mkdir(parents=True, exist_ok=True)
+        stderr = self.paths.logs / f"qemu-{label}.log"
+        stderr.unlink(missing_ok=True)
+        arguments = qemu_arguments(
+            self.definition,
+            Launch(
+                accelerator=self._accelerator,
+                qmp_socket=str(folder / "qmp.sock"),
+                oob_socket=str(folder / "oob.sock"),
+                ram_fd="{fd:ram}" if shared else None,
+                identity=identity,
+                incoming=incoming,
+                paused=True,
+            ),
+        )
+        process, own_fd = await self._guardian.spawn(
+            [qemu, *arguments],
+            label=label,
+            stderr_path=stderr,
+            ram_bytes=self.definition.memory_bytes if shared else 0,
+            ram_fd=ram_fd,
+            prefault=prefault and shared,
+        )
+        return Launched(process=process, folder=folder, stderr=stderr, ram_fd=own_fd)
+
+    def found(self, qemu: GuardedQemu) -> Launched:
+        """A QEMU that the guardian still holds."""
+        label = qemu.process.label
+        return Launched(qemu.process, self._folder(label), self.paths.logs / f"qemu-{label}.log", qemu.ram_fd)
+
+    async def connect(self, launched: Launched) -> QmpGuest:
+        """Its monitors. Raises HypervisorError with QEMU's last words when it died at once."""
+        return await QmpGuest.connect(
+            launched.folder / "qmp.sock", launched.folder / "oob.sock", launched.process, launched.stderr
+        )
+
+    async def forget(self, launched: Launched) -> None:
+        """Lets a dead QEMU's RAM and sockets go."""
+        await self._guardian.forget(launched.process)
+        shutil.rmtree(launched.folder, ignore_errors=True)
+
+    def _folder(self, label: str) -> Path:
+        return self.runtime / label

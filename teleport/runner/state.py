@@ -1,0 +1,27 @@
+"""How a VM is, or how it ended: `state.json` beside its definition, for whoever looks while no runner answers."""
+
+import json
+import time
+from pathlib import Path
+
+from teleport.model import VmState
+
+
+class StateFile:
+    """The last state that a runner set. Replaced whole; it says nothing about ownership, so that it need not be durable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._state = VmState.POWEROFF
+        self._detail = ""
+
+    def set(self, state: VmState, detail: str = "") -> None:
+        """A new state with a word about why."""
+        self._state, self._detail = state, detail
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps({"state": state.value, "detail": detail, "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+        fresh.replace(self._path)
+
+    def read(self) -> tuple[VmState, str]:
+        """The state that this runner set last."""
+        return self._state, self._detail

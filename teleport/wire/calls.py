@@ -1,0 +1,33 @@
+"""Unary calls of a synchronous stub, awaited from the agent's loop."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from teleport.errors import UnreachableError
+from teleport.wire.status import from_rpc_error
+
+
+async def call(method: Any, request: object, *, timeout_seconds: float, where: str) -> Any:
+    """One call through the stub's `future`; cancelling the await cancels the call. Raises TeleportError, translated."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    rpc = method.future(request, timeout=timeout_seconds)
+
+    def wake() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    rpc.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(wake))
+    try:
+        await done
+    except asyncio.CancelledError:
+        rpc.cancel()
+        raise
+    try:
+        return rpc.result()
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, where=where) from error
+    except grpc.FutureCancelledError as error:
+        raise UnreachableError("the other side", f"the call to {where} was cancelled") from error
