@@ -1,9 +1,10 @@
 """The unix sockets through which QEMU's migration streams pass an agent.
 
 A source's QEMU connects to where we listen, a target's listens and we connect: like that QEMU can open further channels
-(multifd) on the same path. The sockets are blocking and belong to the threads that carry the bytes. Measured here (QEMU 10.0.2, 1 GiB of
-random memory, one reading thread): 1.8 GB/s by reads of 64 KiB, 3.0 by 256 KiB, 3.4 by 1 MiB, 3.6 by 4 MiB; QEMU's own send
-buffer (208 KiB, not ours to change) limits nothing before that.
+(multifd) on the same path. The sockets are blocking and belong to the threads that carry the bytes.
+
+Measured here (QEMU 10.0.2, 1 GiB of random memory, one reading thread): 1.8 GB/s by reads of 64 KiB, 3.0 by 256 KiB, 3.4 by
+1 MiB, 3.6 by 4 MiB; QEMU's own send buffer (208 KiB, not ours to change) limits nothing before that.
 """
 
 import asyncio
