@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Literal
-from typing import Literal
 
 from teleport.errors import HypervisorError
 from teleport.model import QemuProcess
