@@ -36,6 +36,10 @@ class QemuGoneError(HypervisorError):
     """QEMU died or closed its monitor; `why` is what it last wrote to stderr."""
 
 
+class QemuStuckError(HypervisorError):
+    """QEMU did not answer in time: its main loop is stuck. It may still do what it was asked to, later; `yank` may free it."""
+
+
 def stderr_tail(path: Path) -> str:
     """The last lines that a QEMU wrote to its stderr file (at most 4 KiB), in one line; "" when there are none."""
     try:
@@ -197,7 +201,7 @@ class QmpGuest:
         except ExecuteError as error:
             raise HypervisorError(f"QEMU {self.process.label}: {command}", str(error)) from error
         except TimeoutError as error:
-            raise HypervisorError(
+            raise QemuStuckError(
                 f"QEMU {self.process.label}: {command}",
                 f"no answer within {timeout_seconds:g} s: its main loop is stuck",
                 "look for storage that hangs, or for a migration whose connection stalled",
@@ -318,15 +322,17 @@ class QmpGuest:
     async def wait_migration(self, *statuses: str) -> str:
         """Waits until the status is one of these, or completed, failed or cancelled, and returns it.
 
-        Needs the capability `events` to be quick; without, or with events lost, it asks four times a second.
+        Needs the capability `events` to be quick; without, or with events lost, it asks four times a second. A QEMU that is stuck
+        in its switchover is waited for: who watches the connection breaks it by `yank`.
         """
         ends = _FINAL.union(statuses)
         changes = self.events("MIGRATION")
         try:
             while True:
-                status = (await self.migration()).status
-                if status in ends:
-                    return status
+                with contextlib.suppress(QemuStuckError):
+                    status = (await self.migration()).status
+                    if status in ends:
+                        return status
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         async for event in changes:
