@@ -181,7 +181,8 @@ class Guardian:
         alive = qemu in self.live()
         return {"process": asdict(qemu.process), "alive": alive, "status": qemu.status, "has_ram": qemu.ram_fd is not None}
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def serve(self, connection: socket.socket) -> None:
+        """Answers an agent until it closes."""
         while (received := await receive_async(connection)) is not None:
             request, fds = received
             number = request.get("id", 0)
@@ -244,7 +245,7 @@ class Guardian:
             _write_json(self.run_folder / _AGENT_FILE, asdict(process))
             ours.setblocking(False)
             watch = ProcessWatch(process)
-            serving = asyncio.create_task(self._serve(ours))
+            serving = asyncio.create_task(self.serve(ours))
             dying = asyncio.create_task(watch.wait())
             await asyncio.wait({serving, dying}, return_when=asyncio.FIRST_COMPLETED)
             if not dying.done():  # it closed its socket, or has finished: it is to leave now
