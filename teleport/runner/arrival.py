@@ -114,7 +114,9 @@ class Arrival:
         self.listening = True
 
     async def discard(self) -> None:
-        """Ends a QEMU that never began to load."""
+        """Ends a QEMU that never began to load; nothing to do for one that the handover has ended."""
+        if self._running:
+            return
         if self._guest:
             await self._guest.kill()
             await self._guest.close()
@@ -159,6 +161,7 @@ class Arrival:
     def start(self, settled: Callable[[Arrived | None], Awaitable[None]]) -> None:
         """Drives the handover in the background; `settled` hears of its end."""
         self._running = asyncio.create_task(self._run(settled), name=f"arrival {self.epoch}")
+        self._running.add_done_callback(_log_failure)
 
     def tell(self, event: TargetEvent, reason: str = "") -> None:
         """An event from outside."""
@@ -388,6 +391,11 @@ _CLAIMS = {
     ClaimResult.LOST: E.CLAIM_LOST,
     ClaimResult.UNKNOWN: E.CLAIM_UNKNOWN,
 }
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("an arrival failed", exc_info=error)
+
 
 _WORDS = {"aborted": TargetPhase.ABORTED, "gave-back": TargetPhase.GAVE_BACK, "started": TargetPhase.STARTED}
 

@@ -290,6 +290,8 @@ class SourceTeleport:
 
     async def _watch_qemu(self) -> None:
         words = await self.vm.guest.wait_dead()
+        if self.phase is P.MOVED:
+            return  # we ended it ourselves
         self._tell(E.QEMU_DIED, f"QEMU died at the source: {words}" if words else "QEMU died at the source")
 
     async def _ticks(self) -> None:
