@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "unregistervm": ("unregistervm", "Take a VM off the list, and delete it if you say so."),
     "modifyvm": ("modifyvm", "Change a VM's settings."),
     "showvminfo": ("showvminfo", "Show a VM's settings and state."),
-    "list": ("list", "List VMs, running VMs, OS types, media, and more."),
+    "list": ("listing", "List VMs, running VMs, OS types, media, and more."),
     "createmedium": ("createmedium", "Make a disk image."),
     "closemedium": ("closemedium", "Delete an image."),
     "showmediuminfo": ("showmediuminfo", "Show what an image is."),

@@ -76,7 +76,8 @@ def _uuid(value: str) -> str:
         raise ValueError("is not a UUID such as 8f3c2a1e-5d0b-4c76-9b1f-0a7d3e6c5b42") from None
 
 
-def _mac(value: str) -> str:
+def checked_mac(value: str) -> str:
+    """A MAC address as we write it (``08:00:27:1a:2b:3c``), from any of the usual spellings. Raises ValueError."""
     if not value:
         return value
     digits = value.replace(":", "").replace("-", "").lower()
@@ -106,7 +107,7 @@ Text = Annotated[str, AfterValidator(_text)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Name = Annotated[str, AfterValidator(_name)]
 Uuid = Annotated[str, AfterValidator(_uuid)]
-Mac = Annotated[str, AfterValidator(_mac)]
+Mac = Annotated[str, AfterValidator(checked_mac)]
 FilePath = Annotated[str, AfterValidator(_path)]
 Vrde = Annotated[VrdeSettings, BeforeValidator(_vrde), PlainSerializer(vrde_to_dict, when_used="json")]
 

@@ -13,10 +13,15 @@ _KEPT_BYTES = 96
 
 def folder_name(name: str) -> str:
     """Letters and digits stay, everything else is percent-encoded; what gets too long is cut and told apart by a hash."""
-    text = "".join(_encoded(character, at_edge=at in (0, len(name) - 1)) for at, character in enumerate(name))
+    pieces = [_encoded(character, at_edge=at in (0, len(name) - 1)) for at, character in enumerate(name)]
+    text = "".join(pieces)
     if len(text.encode()) <= _LONGEST_BYTES:
         return text
-    kept = text.encode()[:_KEPT_BYTES].decode(errors="ignore").rstrip("%0123456789ABCDEF. ")
+    kept = ""
+    for piece in pieces:
+        if len((kept + piece).encode()) > _KEPT_BYTES:
+            break
+        kept += piece
     return f"{kept}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 

@@ -13,6 +13,7 @@ from tomlkit.items import AoT, Table
 from teleport.errors import StorageError
 from teleport.machines.definition import Definition
 
+_NEW_LINE = b"\n"
 _HEAD = "A virtual machine of Teleport. `teleport modifyvm` changes it; edit it by hand only while the VM is off."
 # What tells one entry of a list from another, so that comments stay with theirs.
 _KEYS = {"controllers": ("bus",), "nics": ("number",), "serial": ("number",), "attachments": ("port", "device")}
@@ -26,7 +27,8 @@ def parse_definition(content: bytes, path: Path) -> Definition:
     except UnicodeDecodeError as error:
         raise StorageError(what, f"is not a text file in UTF-8 (byte {error.start})", "restore or correct it") from error
     except tomllib.TOMLDecodeError as error:
-        raise StorageError(what, f"is not valid TOML: {error}", "correct that line") from error
+        reason = str(error).replace("at end of document", f"at line {content.count(_NEW_LINE) + 1}, the end")
+        raise StorageError(what, f"is not valid TOML: {reason}", "correct that line") from error
     except RecursionError as error:
         raise StorageError(what, "is nested too deeply", "restore or correct it") from error
     version = raw.get("format")

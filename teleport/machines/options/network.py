@@ -4,7 +4,7 @@ import secrets
 from typing import Any
 
 from teleport.machines import ostypes
-from teleport.machines.definition import MAC_PREFIX, MOST_NICS, Definition, Nic
+from teleport.machines.definition import MAC_PREFIX, MOST_NICS, Definition, checked_mac
 from teleport.machines.options.kinds import Kind, choice
 from teleport.machines.options.option import Draft, Option, numbered
 
@@ -36,7 +36,7 @@ def _is_there(definition: Definition, number: int) -> bool:
 
 
 def _parse_mac(given: Any) -> str:
-    return new_mac() if given[0].lower() == "auto" else Nic(number=1, mac=given[0]).mac
+    return new_mac() if given[0].lower() == "auto" else checked_mac(given[0])
 
 
 _MAC = Kind(

@@ -1,0 +1,142 @@
+"""The manual's chapter 7.1.3, line by line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from teleport.machines.text import parse_definition
+from tests.unit.cli.run_cli import Cli
+
+
+def test_step_by_step(cli: Cli) -> None:
+    out = cli.ok("createvm", "--name", "Windows XP", "--ostype", "WindowsXP", "--register")
+    first, second, third = out.splitlines()
+    assert first == "Virtual machine 'Windows XP' is created and registered."
+    assert second.startswith("UUID: ")
+    file = Path(third.removeprefix("Settings file: '").removesuffix("'"))
+    assert "WindowsXP" in cli.ok("list", "ostypes")
+    cli.ok("modifyvm", "Windows XP", "--memory", "256", "--acpi", "on", "--boot1", "dvd", "--nic1", "nat")
+    made = cli.ok("createhd", "--filename", "WinXP.vdi", "--size", "10000")
+    assert "100%" in made
+    assert "QCOW2, not VDI" in made
+    assert Path("WinXP.vdi").read_bytes()[:4] == b"QFI\xfb"
+    cli.ok("storagectl", "Windows XP", "--name", "IDE Controller", "--add", "ide", "--controller", "PIIX4")
+    attach = ("storageattach", "Windows XP", "--storagectl", "IDE Controller", "--port", "0")
+    cli.ok(*attach, "--device", "0", "--type", "hdd", "--medium", "WinXP.vdi")
+    iso = Path("iso.iso").absolute()
+    iso.write_bytes(bytes(2048))
+    cli.ok(*attach, "--device", "1", "--type", "dvddrive", "--medium", str(iso))
+    vm = parse_definition(file.read_bytes(), file)
+    assert (vm.ostype, vm.machine.memory_mb, vm.machine.boot[0]) == ("WindowsXP", 256, "dvd")
+    assert (vm.nic(1).attachment, vm.nic(1).model) == ("nat", "Am79C970A")
+    disk, cd = vm.controllers[0].ordered()
+    assert (disk.medium, disk.format) == (str(Path("WinXP.vdi").absolute()), "qcow2")
+    assert (cd.type, cd.medium, cd.format) == ("dvddrive", str(iso), "raw")
+
+
+def test_without_register_it_is_not_listed(cli: Cli) -> None:
+    out = cli.ok("createvm", "--name", "S")
+    assert cli.ok("list", "vms") == ""
+    cli.ok("registervm", out.splitlines()[2].removeprefix("Settings file: '").removesuffix("'"))
+    assert cli.ok("list", "vms").startswith('"S" {')
+
+
+def test_old_spellings(cli: Cli) -> None:
+    cli.ok("createvm", "-name", "S", "-register")
+    cli.ok("modifyvm", "S", "-memory", "64", "--memory=96", "-description=-memory")
+    vm = cli.store.find("S").definition
+    assert (vm.machine.memory_mb, vm.description) == (96, "-memory")
+
+
+def test_options_take_words_that_look_like_options(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "-rf", "--register")
+    cli.ok("modifyvm", "--description", "--nic1", "--", "-rf")
+    assert cli.store.find("-rf").definition.description == "--nic1"
+
+
+def test_showvminfo_has_virtualboxs_keys(cli: Cli) -> None:
+    cli.ok("createvm", "--name", 'S "1"', "--ostype", "Linux26_64", "--register")
+    cli.ok("storagectl", 'S "1"', "--name", "SATA", "--add", "sata")
+    cli.ok("createhd", "--filename", "d", "--size", "1")
+    cli.ok("storageattach", 'S "1"', "--storagectl", "SATA", "--port", "0", "--type", "hdd", "--medium", "d")
+    cli.ok("modifyvm", 'S "1"', "--teleporter", "on", "--teleporterport", "6000", "--uart1", "0x3F8", "4")
+    cli.ok("modifyvm", 'S "1"', "--uartmode1", "file", "/tmp/a b")
+    shown = cli.ok("showvminfo", 'S "1"', "--machinereadable").splitlines()
+    for line in (
+        'name="S \\"1\\""',
+        "memory=1024",
+        "cpus=1",
+        'VMState="poweroff"',
+        'storagecontrollername0="SATA"',
+        f'"SATA-0-0"="{Path("d").absolute()}"',
+        '"SATA-1-0"="none"',
+        'teleporterenabled="on"',
+        "teleporterport=6000",
+        'nic1="nat"',
+        'nictype1="82540EM"',
+        'uart1="0x03f8,4"',
+        'uartmode1="file,/tmp/a b"',
+        'rtcuseutc="on"',
+    ):
+        assert line in shown, line
+    assert "UUID:" in cli.ok("showvminfo", 'S "1"')
+    assert json.loads(cli.ok("showvminfo", 'S "1"', "--json"))["memory"] == "1024"
+
+
+def test_a_twin_has_the_same_hardware_and_its_own_identity(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--ostype", "Debian_64", "--register")
+    cli.ok("modifyvm", "S", "--teleporter", "on", "--teleporterport", "6000", "--cpus", "2", "--nic2", "null")
+    cli.ok("createvm", "--name", "T", "--like", "S", "--register")
+    s, t = cli.store.find("S").definition, cli.store.find("T").definition
+    assert (t.machine, t.cpu, t.controllers) == (s.machine, s.cpu, s.controllers)
+    assert not t.teleporter.enabled
+    assert t.uuid != s.uuid
+    assert {each.mac for each in t.nics}.isdisjoint(each.mac for each in s.nics)
+    cli.fails("createvm", "--name", "U", "--like", "S", "--ostype", "Debian")
+
+
+@pytest.mark.parametrize(
+    "what", ["vms", "runningvms", "ostypes", "cpu-profiles", "hdds", "dvds", "floppies", "hostinfo", "hddbackends"]
+)
+def test_lists(cli: Cli, what: str) -> None:
+    cli.ok("createvm", "--name", "S", "--register")
+    assert isinstance(json.loads(cli.ok("list", what, "--json")), list)
+    cli.ok("list", what)
+    cli.ok("list", what, "--long", "--sorted")
+
+
+def test_a_broken_vm_is_listed_and_breaks_no_list(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "good", "--register")
+    cli.ok("createvm", "--name", "bad", "--register")
+    cli.store.find("bad").paths.definition.write_text("nonsense")
+    result = cli("list", "vms")
+    assert result.code == 0
+    assert '"<inaccessible>"' in result.out
+    assert '"good"' in result.out
+    assert "line 1" in result.err
+    assert "line 1" in cli.fails("showvminfo", "bad", code=1)
+    cli.ok("list", "vms", "--long")
+    cli.ok("unregistervm", "bad", "--delete")
+
+
+def test_media(cli: Cli) -> None:
+    cli.ok("createmedium", "disk", "--filename", "a.vmdk", "--size", "4", "--format", "VMDK")
+    assert "no (QEMU" in cli.ok("showmediuminfo", "disk", "a.vmdk")
+    cli.ok("clonemedium", "disk", "a.vmdk", "b.qcow2")
+    cli.ok("modifymedium", "a.vmdk", "--format", "QCOW2", "--resize", "8")
+    info = json.loads(cli.ok("showmediuminfo", "a.vmdk", "--json"))
+    assert (info["format"], info["capacity_bytes"], info["can_teleport"]) == ("QCOW2", 8 << 20, True)
+    cli.ok("closemedium", "disk", "a.vmdk", "--delete")
+    assert not Path("a.vmdk").exists()
+    assert sorted(each.name for each in Path().iterdir()) == ["b.qcow2"]
+
+
+def test_converting_an_attached_image_changes_its_vms(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--register")
+    cli.ok("storagectl", "S", "--name", "SATA", "--add", "sata")
+    cli.ok("createhd", "--filename", "d.vdi", "--size", "4", "--format", "VDI")
+    result = cli("storageattach", "S", "--storagectl", "SATA", "--port", "1", "--type", "hdd", "--medium", "d.vdi")
+    assert "cannot teleport" in result.err
+    cli.ok("modifymedium", "disk", "d.vdi", "--format", "qcow2")
+    assert cli.store.find("S").definition.controllers[0].attachments[0].format == "qcow2"
