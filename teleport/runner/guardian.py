@@ -287,8 +287,12 @@ def _become(argv: list[str], fds: Sequence[int], *, stderr_fd: int, go_fd: int) 
         null = os.open(os.devnull, os.O_RDONLY)
         for source, wanted in ((null, 0), (stderr_fd, 1), (stderr_fd, 2)):
             os.dup2(source, wanted)
-        for fd in fds:
-            os.set_inheritable(fd, True)
+        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - numbers, not paths
+            if fd in fds:
+                os.set_inheritable(fd, True)
+            elif fd > 2:
+                with contextlib.suppress(OSError):  # the listing's own
+                    os.close(fd)
         os.execvp(argv[0], argv)  # noqa: S606 - an argument list of ours
     except BaseException as error:  # the parent's code must never go on in the child
         os.write(2, f"cannot start {argv[:1]}: {error}\n".encode())
