@@ -80,7 +80,9 @@ def with_security(connect_response: bytes, security: bytes) -> bytes:
         raise RdpError("a Connect-Response without user data")
     before = connect_response[start:at]
     content, length = _ber_head(connect_response, at + 1)
-    conference = connect_response[content : content + length]
+    if content + length != len(connect_response):
+        raise RdpError("a Connect-Response that lies about its length")
+    conference = connect_response[content:]
     length_at, blocks_at = _blocks_at(conference, b"McDn")
     blocks = b"".join(
         struct.pack("<HH", kind, 4 + len(data)) + data

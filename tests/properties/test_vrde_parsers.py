@@ -1,0 +1,161 @@
+"""Whatever comes in on the display's port: the parsers take bounded memory and end in a message or in their own error."""
+
+import contextlib
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teleport.errors import UsageError
+from teleport.machines.vrde import VrdeSettings, from_dict, parse_ports, set_option, to_dict
+from teleport.vrde import endpoint, rfb
+from teleport.vrde.rdp import conference, pdu
+from teleport.vrde.rdp.logon import ClientInfo, Logon
+from teleport.vrde.rdp.pdu import ConnectionRequest, FrameReader, RdpError, SendData
+from teleport.vrde.rdp.security import ServerKey, StandardSecurity
+
+FORMAT = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
+KEY = ServerKey()
+pieces = st.lists(st.binary(max_size=80), max_size=20)
+client_bytes = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(lambda f: b"\0\0\0\0" + f, st.binary(min_size=16, max_size=16)),
+        st.builds(rfb.set_encodings, st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20)),
+        st.builds(lambda b: b"\4" + b, st.binary(min_size=7, max_size=7)),
+        st.builds(lambda b: b"\6\0\0\0" + len(b).to_bytes(4, "big") + b, st.binary(max_size=50)),
+    ),
+    max_size=12,
+)
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(client_bytes, st.lists(st.integers(0, 1 << 16), max_size=8))
+def test_a_viewers_bytes_mean_the_same_however_they_are_cut(messages, cuts):
+    data = b"".join(messages)
+
+    def read(parts):
+        reader, found = rfb.MessageReader(rfb.client_message), []
+        with contextlib.suppress(rfb.RfbError):
+            for part in parts:
+                found += reader.feed(part)
+        return found
+
+    whole, parts = read([data]), read(cut(data, cuts))
+    assert whole == parts[: len(whole)]  # a single feed that fails reports nothing before the failure
+    assert b"".join(m.data for m in parts) == data[: sum(len(m.data) for m in parts)]
+
+
+@given(pieces)
+def test_a_servers_nonsense(parts):
+    reader = rfb.MessageReader(rfb.ServerParser(FORMAT).message)
+    with contextlib.suppress(rfb.RfbError):
+        for part in parts:
+            for message in reader.feed(part):
+                assert rfb.blackened(message).kind is message.kind
+
+
+@given(pieces)
+def test_frames(parts):
+    reader, frames = FrameReader(), []
+    with contextlib.suppress(RdpError):
+        for part in parts:
+            frames += reader.feed(part)
+        assert b"".join(frames) + reader.rest() == b"".join(parts)
+    for frame in frames:
+        assert pdu.frame_length(frame) == len(frame)
+
+
+tpkts = st.one_of(
+    st.binary(max_size=200),
+    st.builds(pdu.tpkt, st.binary(min_size=3, max_size=200)),
+    st.builds(lambda h, b: SendData(b"\x64" + h, b).pack(), st.binary(min_size=5, max_size=5), st.binary(max_size=200)),
+    st.builds(
+        lambda b: SendData(b"\x64\0\6\3\xeb\x70", b"\x40\0\0\0" + b).pack(),
+        st.binary(min_size=18, max_size=200),
+    ),
+)
+
+
+@given(tpkts)
+def test_rdp_pdus(data):
+    for parse in (ConnectionRequest.parse, SendData.parse, conference.take_security_offer):
+        with contextlib.suppress(RdpError):
+            parse(data)
+    with contextlib.suppress(RdpError):
+        conference.with_security(data, b"security")
+    with contextlib.suppress(RdpError):
+        sent = SendData.parse(data)
+        if sent and ClientInfo.is_in(sent.payload):
+            info = ClientInfo.parse(sent.payload)
+            logon = Logon.of(info)
+            assert 1 <= logon.screen < 256
+            again = ClientInfo.parse(info.for_xrdp(logon.screen).pack())
+            assert (again.domain, again.password, again.rest) == (f"@{logon.screen}", "", info.rest)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=300))
+def test_connect_pdus_with_blocks(before, blocks):
+    for key, parse in (
+        (b"Duca", conference.take_security_offer),
+        (b"McDn", lambda d: conference.with_security(d, b"s")),
+    ):
+        data = pdu.tpkt(b"\x02\xf0\x80\x7f\x66" + before + key + bytes((0x80, len(blocks) & 0xFF)) + blocks)
+        with contextlib.suppress(RdpError):
+            parse(data)
+
+
+@given(st.lists(tpkts, max_size=4))
+def test_standard_security_before_and_without_keys(frames):
+    security = StandardSecurity(KEY)
+    security.choose(3)
+    with contextlib.suppress(RdpError):
+        for frame in frames:
+            if frame and pdu.frame_length(frame) == len(frame):
+                security.from_viewer(frame)
+
+
+@given(st.text(max_size=40))
+def test_ports_and_endpoints(text):
+    with contextlib.suppress(UsageError):
+        ports = parse_ports(text)
+        assert ports
+        assert all(1 <= port <= 65535 for port in ports)
+        assert len(set(ports)) == len(ports)
+    with contextlib.suppress(UsageError):
+        assert endpoint.to_text(endpoint.from_text(text)) == text
+
+
+options = st.tuples(
+    st.sampled_from(
+        [
+            "vrde",
+            "vrdeport",
+            "vrdeaddress",
+            "vrdeauthtype",
+            "vrdemulticon",
+            "vrdeproperty",
+            "monitorcount",
+            "vrdevideochannelquality",
+        ]
+    ),
+    st.one_of(
+        st.sampled_from(
+            ["on", "off", "5000,5010-5012", "::1", "external", "50", "2", "Security/Method=TLS", "Client/DisableInput=1"]
+        ),
+        st.text(max_size=12),
+    ),
+)
+
+
+@given(st.lists(options, max_size=8))
+def test_settings_survive_being_written_and_read(changes):
+    settings = VrdeSettings()
+    for option, value in changes:
+        with contextlib.suppress(UsageError):
+            settings = set_option(settings, option, value)
+    assert from_dict(to_dict(settings)) == settings
