@@ -296,11 +296,12 @@ class WaitingTarget:
         await self._arrived(arrived)
 
     async def _end(self, session: Session, reason: str) -> None:
+        if self._session is not session:
+            return  # ended by both its handover and its source
+        self._session = None
         if session.arrival and not session.arrival.listening:
             await session.arrival.discard()
         await self._clean(session)
-        if self._session is session:
-            self._session = None
         self._changed(f"the teleport ended without the guest ({reason}); waiting for the next one")
 
     async def _clean(self, session: Session) -> None:
