@@ -115,8 +115,7 @@ def answered(context: grpc.ServicerContext) -> Iterator[None]:
     except TeleportError as error:
         abort_with(context, error)
     except Exception as error:
-        if not context.is_active():
-            return
-        log.exception("a call failed")
+        if context.is_active():
+            log.exception("a call failed")
         why = f"an unforeseen error there ({type(error).__name__}: {error})"
         abort_with(context, TeleportError("the other side", why, "its log has the details"))

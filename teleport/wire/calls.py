@@ -13,7 +13,10 @@ async def call(method: Any, request: object, *, timeout_seconds: float, where: s
     """One call through the stub's `future`; cancelling the await cancels the call. Raises TeleportError, translated."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
-    rpc = method.future(request, timeout=timeout_seconds)
+    try:
+        rpc = method.future(request, timeout=timeout_seconds)
+    except ValueError as error:  # gRPC's answer on a channel that was closed meanwhile
+        raise UnreachableError("the other side", f"the connection to {where} was closed here") from error
 
     def wake() -> None:
         if not done.done():

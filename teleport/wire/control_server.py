@@ -9,12 +9,13 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from teleport.errors import TeleportError
+from teleport.errors import StateError, TeleportError
 from teleport.model import Outcome, Progress
 from teleport.wire import convert
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
 from teleport.wire._generated.teleport.v1 import control_pb2_grpc as control_grpc
 from teleport.wire.bridge import LoopBridge, answered
+from teleport.wire.options import CHANNEL_OPTIONS
 from teleport.wire.status import failure_to_wire
 
 _THREADS = 16
@@ -75,21 +76,28 @@ class ControlServer:
         self._server: grpc.Server | None = None
 
     async def start(self) -> None:
-        """Binds the socket; a dead predecessor's is replaced."""
+        """Binds the socket; a dead predecessor's is replaced. Raises StateError."""
         self._path.unlink(missing_ok=True)
-        server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="control"))
+        server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="control"), options=CHANNEL_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._servicer, server)
-        server.add_insecure_port(f"unix:{self._path}")
+        try:
+            server.add_insecure_port(f"unix:{self._path}")
+        except RuntimeError as error:  # gRPC names no reason
+            raise StateError(
+                f"control socket {self._path}",
+                "cannot be bound: its folder cannot be written, or its path is longer than 107 bytes",
+                "use a shorter TELEPORT_HOME",
+            ) from error
         server.start()
         self._server = server
 
     async def stop(self) -> None:
         """Lets calls under way end, and removes the socket."""
         if self._server:
-            self._bridge.close()
             stopped = self._server.stop(_STOP_SECONDS)
             await asyncio.to_thread(stopped.wait, _STOP_SECONDS + 1)
             self._server = None
+            self._bridge.close()  # only now: the last event of a teleport is still on its way out
         self._path.unlink(missing_ok=True)
 
 

@@ -1,8 +1,9 @@
 """Protobuf ↔ model, both ways. A word that this build does not know raises ProtocolError; unknown fields are ignored."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from teleport.errors import ProtocolError
 from teleport.model import (
@@ -28,6 +29,21 @@ from teleport.wire._generated.teleport.v1 import control_pb2 as control
 from teleport.wire._generated.teleport.v1 import transfer_pb2 as transfer
 
 Word = TypeVar("Word", bound=Enum)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _sendable(convert: Callable[P, R]) -> Callable[P, R]:
+    """What a protobuf field cannot hold (text that is no UTF-8, a number out of range) is a ProtocolError, not protobuf's own."""
+
+    @functools.wraps(convert)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return convert(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise ProtocolError("the other side", f"cannot be told: {error}") from error
+
+    return checked
 
 
 def known_word(kind: type[Word], text: str) -> Word:
@@ -100,6 +116,7 @@ def media_from_wire(media: Iterable[transfer.Medium]) -> tuple[MediumFact, ...]:
     return tuple(MediumFact(**{name: getattr(m, name) for name in _MEDIUM_FIELDS}, snapshots=tuple(m.snapshots)) for m in media)
 
 
+@_sendable
 def source_hello_to_wire(hello: SourceHello) -> transfer.OpenRequest:
     """The opening of a session."""
     return transfer.OpenRequest(
@@ -133,6 +150,7 @@ def source_hello_from_wire(m: transfer.OpenRequest) -> SourceHello:
     )
 
 
+@_sendable
 def target_hello_to_wire(hello: TargetHello) -> transfer.OpenResponse:
     """The target's answer to the opening."""
     return transfer.OpenResponse(
@@ -159,6 +177,7 @@ def target_hello_from_wire(m: transfer.OpenResponse) -> TargetHello:
     )
 
 
+@_sendable
 def proposal_to_wire(epoch: str, proposal: Proposal) -> transfer.ProposeRequest:
     """The source's side of the first comparison."""
     return transfer.ProposeRequest(
@@ -192,6 +211,7 @@ def proposal_from_wire(m: transfer.ProposeRequest) -> Proposal:
     )
 
 
+@_sendable
 def answer_to_wire(answer: ProposalAnswer) -> transfer.ProposeResponse:
     """The target's side of the first comparison."""
     return transfer.ProposeResponse(
@@ -216,6 +236,7 @@ def answer_from_wire(m: transfer.ProposeResponse) -> ProposalAnswer:
     )
 
 
+@_sendable
 def order_to_wire(epoch: str, order: PrepareOrder) -> transfer.PrepareRequest:
     """What the target needs before it starts its QEMU."""
     return transfer.PrepareRequest(
@@ -232,6 +253,7 @@ def order_from_wire(m: transfer.PrepareRequest) -> PrepareOrder:
     return PrepareOrder(plan=m.plan, facts=facts_from_wire(m.facts), proofs=proofs_from_wire(m.proofs), verify_ram=m.verify_ram)
 
 
+@_sendable
 def live_to_wire(report: LiveReport) -> transfer.PrepareResponse:
     """The target's live machine."""
     return transfer.PrepareResponse(facts=facts_to_wire(report.facts), findings=findings_to_wire(report.findings))
@@ -242,6 +264,7 @@ def live_from_wire(m: transfer.PrepareResponse) -> LiveReport:
     return LiveReport(facts=facts_from_wire(m.facts), findings=findings_from_wire(m.findings))
 
 
+@_sendable
 def report_to_wire(report: TargetReport) -> transfer.TargetReport:
     """The target's word."""
     return transfer.TargetReport(
@@ -266,6 +289,7 @@ def report_from_wire(m: transfer.TargetReport) -> TargetReport:
     )
 
 
+@_sendable
 def progress_to_wire(progress: Progress) -> control.Progress:
     """One line of progress."""
     return control.Progress(
@@ -303,6 +327,7 @@ _OUTCOME_FIELDS = (
 )  # fmt: skip
 
 
+@_sendable
 def outcome_to_wire(outcome: Outcome) -> control.Outcome:
     """How a teleport ended."""
     return control.Outcome(kind=outcome.kind.value, **{name: getattr(outcome, name) for name in _OUTCOME_FIELDS})

@@ -5,10 +5,12 @@
     QEMU ── socket ──▶ outgoing() ── frames ──▶ gRPC ──▶ the peer's incoming() ── socket ──▶ QEMU
          ◀── socket ── incoming() ◀── frames ── gRPC ◀── the peer's outgoing() ◀── socket ──
 
-gRPC hides its socket, so that what it buffers cannot be seen: what is in flight is bounded by credits instead. Bytes that the peer has
-not acknowledged (handed to its QEMU) never exceed the window, which follows the rate that is measured: about 40 ms of it, since
-buffered bytes become downtime. `outgoing` runs in gRPC's thread, `incoming` in one more; either's failure closes the socket, so that
-QEMU notices at once.
+gRPC hides its socket, so that what it buffers cannot be seen: what is in flight is bounded by credits instead (see
+`teleport.wire.credits`), and a sender without credit does not read its QEMU, which then waits as on a slow link.
+
+Two threads use a pump: gRPC's own runs `outgoing`, another `feed`s what comes in. A failure of either shuts the socket down, so that
+QEMU notices at once and the other thread ends; the descriptors are closed when the last of them has left.
+An end of QEMU's stream ends one direction only: the return path stays until its QEMU ends it too.
 """
 
 import contextlib
@@ -17,158 +19,207 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from teleport.errors import ProtocolError, TeleportError, UnreachableError
+from teleport.wire.credits import CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 
 CHUNK_BYTES = 2 << 20
-_READ_BYTES = 1 << 20
-FIRST_WINDOW_BYTES = 4 << 20
-SMALLEST_WINDOW_BYTES = 1 << 20
-LARGEST_WINDOW_BYTES = 16 << 20
-_WINDOW_SECONDS = 0.04
-_RATE_SECONDS = 0.1
-_POLL_MS = 500
+ACKNOWLEDGE_BYTES = 64 << 10  # far below the smallest window, so that a sender never waits for what is left unsaid
 
 
 class Pump:
-    """One channel of one epoch on one side. Thread-safe between one caller of `outgoing` and one of `incoming`."""
+    """One channel of one epoch on one side. `sock` becomes the pump's.
 
-    def __init__(self, sock: socket.socket, *, epoch: str, channel: int) -> None:
+    `ours` names the QEMU at `sock` in errors. `source`: bytes that come back for a QEMU that has closed its end already are dropped;
+    at a target they are an error.
+    """
+
+    def __init__(
+        self, sock: socket.socket, *, epoch: str, channel: int, ours: str, source: bool, window: CreditWindow | None = None
+    ) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.error: TeleportError | None = None
-        self.finished = threading.Event()
         self._sock = sock
         self._epoch = epoch
         self._channel = channel
-        self._acknowledged_bytes = 0  # by the peer, of what we sent
+        self._ours = ours
+        self._source = source
+        self._window = window or CreditWindow()
         self._told_bytes = 0  # to the peer, of what we received
-        self._window_bytes = FIRST_WINDOW_BYTES
-        self._rate_since = time.monotonic()
-        self._rate_from_bytes = 0
-        self._read_all = False
-        self._wrote_all = False
+        self._read_all = False  # our QEMU has ended its direction
+        self._wrote_all = False  # the peer's has
         self._closed = False
+        self._users = 0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
 
     @property
     def in_flight_bytes(self) -> int:
         """Sent and not yet handed to the peer's QEMU."""
-        return self.sent_bytes - self._acknowledged_bytes
+        return self._window.in_flight_bytes
 
+    @property
+    def complete(self) -> bool:
+        """Both directions have ended as they should."""
+        return self._read_all and self._wrote_all
+
+    # ------------------------------------------------------------------ from our QEMU to the peer
     def outgoing(self) -> Iterator[bytes]:
-        """Packed frames for the peer, until both directions have ended or the pump is closed."""
-        poller = select.poll()
-        poller.register(self._wake_fd, select.POLLIN)
-        listening = False
+        """Packed frames for the peer, until both directions have ended or the pump is closed. The first opens the channel there."""
+        if not self._enter():
+            return
         try:
-            while not self._closed and not (self._read_all and self._wrote_all):
-                wanted = not self._read_all and self.in_flight_bytes < self._window_bytes
-                if wanted and not listening:
+            yield self._frame()
+            poller = select.poll()
+            poller.register(self._wake_fd, select.POLLIN)
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            listening = False
+            while not self._closed and not self.complete:
+                with self._lock:
+                    room = 0 if self._read_all else self._window.room_bytes()
+                if room and not listening:
                     poller.register(self._sock, select.POLLIN)
-                elif listening and not wanted:
+                elif listening and not room:
                     poller.unregister(self._sock)
-                listening = wanted
-                ready = {fd for fd, _ in poller.poll(_POLL_MS)}
+                listening = bool(room)
+                ready = {fd for fd, _ in poller.poll()}
                 if self._wake_fd in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
-                if self._sock.fileno() in ready:
-                    yield from self._read()
-                elif self._told_bytes < self.received_bytes:
+                if len(ready) > 1 or self._wake_fd not in ready:
+                    yield self._frame(self._read(buffer[:room]))
+                elif self._owes():
                     yield self._frame()
-            if self._told_bytes < self.received_bytes:
+            if not self._closed and self._told_bytes < self.received_bytes:
                 yield self._frame()
-        except (OSError, ValueError) as error:
-            self.close(UnreachableError("stream", f"QEMU's end broke: {error}"))
+        except OSError as error:
+            self.close(UnreachableError("stream", f"{self._ours} cannot be read from: {error.strerror or error}"))
         finally:
-            if self._read_all and self._wrote_all:
-                self.finished.set()
+            self._leave()
 
-    def _read(self) -> Iterator[bytes]:
-        parts: list[bytes] = []
-        total = 0
-        flags = 0
-        while total < CHUNK_BYTES:
+    def _read(self, room: memoryview) -> memoryview:
+        """What there is now, up to the room; nothing means the end."""
+        total = flags = 0
+        while total < len(room):
             try:
-                part = self._sock.recv(_READ_BYTES, flags)
+                count = self._sock.recv_into(room[total:], 0, flags)
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                part = b""
-            if not part:
+                count = 0
+            if not count:
                 self._read_all = True
                 break
-            parts.append(part)
-            total += len(part)
+            total += count
             flags = socket.MSG_DONTWAIT
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        yield self._frame(data, end=self._read_all)
+        return room[:total]
 
-    def _frame(self, data: bytes = b"", *, end: bool = False) -> bytes:
+    def _owes(self) -> bool:
+        unsaid = self.received_bytes - self._told_bytes
+        return unsaid >= ACKNOWLEDGE_BYTES or (unsaid > 0 and self._wrote_all)
+
+    def _frame(self, data: memoryview | bytes = b"") -> bytes:
         offset = self.sent_bytes
+        with self._lock:
+            self._window.sent(len(data), time.monotonic())
         self.sent_bytes += len(data)
         self._told_bytes = self.received_bytes
-        frame = Frame(
-            epoch=self._epoch, channel=self._channel, offset=offset, acknowledged=self._told_bytes, end=end, data=data
+        return pack(
+            Frame(
+                epoch=self._epoch,
+                channel=self._channel,
+                offset=offset,
+                acknowledged=self._told_bytes,
+                end=self._read_all,
+                data=data,
+            )
         )
-        return pack(frame)
+
+    # ------------------------------------------------------------------ from the peer to our QEMU
+    def feed(self, frames: Iterable[bytes]) -> None:
+        """Everything that the peer sends, to its end. Errors end the pump and are kept; a library's own are raised."""
+        if not self._enter():
+            return
+        try:
+            for raw in frames:
+                self.incoming(raw)
+            if not self.complete and not self._wrote_all:
+                self.close(UnreachableError("stream", "the other side left in the middle of it"))
+        except TeleportError as error:
+            self.close(error)
+        finally:
+            self._leave()
 
     def incoming(self, raw: bytes) -> None:
         """One frame of the peer. Raises ProtocolError for a foreign or misplaced one, UnreachableError when QEMU's end broke."""
         frame = unpack(raw)
         if frame.epoch != self._epoch or frame.channel != self._channel:
-            raise ProtocolError("stream", "a message of another epoch or channel came in")
-        if frame.acknowledged > self.sent_bytes:
-            raise ProtocolError("stream", "the peer acknowledges more than was sent")
-        if frame.acknowledged > self._acknowledged_bytes:
-            self._acknowledged_bytes = frame.acknowledged
-            self._measure()
-            self._wake()
+            raise ProtocolError(
+                "stream",
+                f"bytes of epoch {frame.epoch!r}, channel {frame.channel} came into channel {self._channel} of {self._epoch!r}",
+            )
+        if frame.data and frame.offset != self.received_bytes:
+            raise ProtocolError("stream", f"bytes at offset {frame.offset} came where {self.received_bytes} was expected")
+        if frame.data and self._wrote_all:
+            raise ProtocolError("stream", "bytes came after the end")
+        try:
+            with self._lock:
+                was_full = self._window.in_flight_bytes >= self._window.bytes
+                self._window.acknowledged(frame.acknowledged, time.monotonic())
+        except ValueError as error:
+            raise ProtocolError("stream", f"the peer {error}") from error
         if frame.data:
-            if frame.offset != self.received_bytes:
-                raise ProtocolError("stream", f"bytes at {frame.offset} came where {self.received_bytes} was expected")
-            try:
-                self._sock.sendall(frame.data)
-            except OSError as error:
-                raise UnreachableError("stream", f"QEMU's end broke: {error.strerror or error}") from error
+            self._write(frame.data)
             self.received_bytes += len(frame.data)
-            self._wake()
-        if frame.end:
+        if frame.end and not self._wrote_all:
             with contextlib.suppress(OSError):  # QEMU may be gone already, which is how a stream ends
                 self._sock.shutdown(socket.SHUT_WR)
             self._wrote_all = True
+        if was_full or self._wrote_all or self._owes():
             self._wake()
 
-    def _measure(self) -> None:
-        elapsed = time.monotonic() - self._rate_since
-        if elapsed < _RATE_SECONDS:
-            return
-        rate = (self._acknowledged_bytes - self._rate_from_bytes) / elapsed
-        self._window_bytes = int(max(SMALLEST_WINDOW_BYTES, min(LARGEST_WINDOW_BYTES, rate * _WINDOW_SECONDS)))
-        self._rate_since = time.monotonic()
-        self._rate_from_bytes = self._acknowledged_bytes
-
-    def close(self, error: TeleportError | None = None) -> None:
-        """Ends both directions now; the first error is kept."""
-        with self._lock:
-            if self.finished.is_set() and self._closed:
+    def _write(self, data: memoryview | bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            if self._source and self._read_all:
                 return
-            self.error = self.error or error
-            self._closed = True
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._wake()
-        self.finished.set()
+            raise UnreachableError("stream", f"{self._ours} closed its end") from error
+        except OSError as error:
+            raise UnreachableError("stream", f"{self._ours} cannot be written to: {error.strerror or error}") from error
 
-    def release(self) -> None:
-        """Closes the descriptors, once no thread uses them any more."""
-        self.close()
-        self._sock.close()
+    # ------------------------------------------------------------------ the end
+    def close(self, error: TeleportError | None = None) -> None:
+        """Ends both directions now, from any thread; the first error is kept, and none after a complete stream."""
         with self._lock:
+            if error and not self._closed and not self.complete:
+                self.error = error
+            self._closed = True
+            if self._sock.fileno() >= 0:
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+            self._close_unused()
+        self._wake()
+
+    def _enter(self) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            self._users += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """A descriptor is closed only when no thread can be waiting on it: its number may be another's by then."""
+        if self._closed and not self._users:
+            self._sock.close()
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)
                 self._wake_fd = -1

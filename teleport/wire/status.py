@@ -1,15 +1,19 @@
 """teleport.errors ↔ gRPC status: every error of ours crosses whole; a foreign one becomes words that a person understands."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from teleport import errors
 from teleport.errors import ProtocolError, RefusedError, TeleportError, UnreachableError
 from teleport.wire._generated.teleport.v1 import transfer_pb2 as transfer
 
 TRAILER = "teleport-failure-bin"
+_COLUMNS = ("what", "here", "there", "mend")
+_DETAILS_CHARACTERS = 1000
 
 _KINDS: dict[str, type[TeleportError]] = {
     each.kind: each
@@ -39,11 +43,16 @@ def failure_to_wire(error: TeleportError) -> transfer.Failure:
     rows = error.findings if isinstance(error, RefusedError) else ()
     return transfer.Failure(
         kind=error.kind,
-        what=error.what,
-        why=error.why,
-        hint=error.hint,
-        findings=[transfer.Finding(**dict(zip(("what", "here", "there", "mend"), row, strict=False))) for row in rows],
+        what=_sendable(error.what),
+        why=_sendable(error.why),
+        hint=_sendable(error.hint),
+        findings=[transfer.Finding(**dict(zip(_COLUMNS, map(_sendable, row), strict=False))) for row in rows],
     )
+
+
+def _sendable(text: str) -> str:
+    """Names of files need not be UTF-8, a message's text must be; an error about one has to cross all the same."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def failure_from_wire(m: transfer.Failure) -> TeleportError:
@@ -57,7 +66,7 @@ def failure_from_wire(m: transfer.Failure) -> TeleportError:
 def abort_with(context: grpc.ServicerContext, error: TeleportError) -> NoReturn:
     """Ends a servicer's call with the whole error."""
     context.set_trailing_metadata(((TRAILER, failure_to_wire(error).SerializeToString()),))
-    context.abort(_CODES.get(error.kind, grpc.StatusCode.ABORTED), str(error)[:1000])
+    context.abort(_CODES.get(error.kind, grpc.StatusCode.ABORTED), _sendable(str(error))[:_DETAILS_CHARACTERS])
     raise AssertionError("abort returned")
 
 
@@ -68,7 +77,8 @@ def from_rpc_error(error: grpc.RpcError, *, where: str) -> TeleportError:
     trailing: Sequence[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in trailing:
         if key == TRAILER and isinstance(value, bytes):
-            return failure_from_wire(transfer.Failure.FromString(value))
+            with contextlib.suppress(DecodeError):
+                return failure_from_wire(transfer.Failure.FromString(value))
     code, details = error.code(), error.details() or ""
     kind, why, hint = _FOREIGN.get(code, (ProtocolError, f"failed: {code.name.lower().replace('_', ' ')} {details[:300]}", ""))
     return kind("the other side", f"{where} {why}", hint)

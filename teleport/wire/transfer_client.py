@@ -5,13 +5,14 @@ Unary calls and the stream have a TCP connection each, so that a heartbeat never
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from typing import Any
 
 import grpc
 
-from teleport.errors import ProtocolError, TeleportError, UnreachableError, UsageError
+from teleport.errors import ProtocolError, UsageError
 from teleport.model import LiveReport, PrepareOrder, Proposal, ProposalAnswer, SourceHello, TargetHello, TargetReport
 from teleport.wire import convert
 from teleport.wire._generated.teleport.v1 import transfer_pb2 as transfer
@@ -22,10 +23,11 @@ from teleport.wire.options import CHANNEL_OPTIONS, SERVICE, grpc_target, is_loop
 from teleport.wire.pump import Pump
 from teleport.wire.status import from_rpc_error
 
+log = logging.getLogger(__name__)
+
 _QUICK_SECONDS = 10.0
 _PREPARE_SECONDS = 55.0  # a target's QEMU with much memory to prefault
 _COMMIT_SECONDS = 30.0
-_JOIN_SECONDS = 2.0
 
 
 class TransferClient:
@@ -50,11 +52,14 @@ class TransferClient:
             )
         self._target = grpc_target(address, self._port)
 
+    def _named_target(self) -> str:
+        """Where `connect` found it; a successor of the agent that connected does without."""
+        self._target = self._target or grpc_target(self._host, self._port)
+        return self._target
+
     def _stub(self) -> transfer_grpc.TransferStub:
         if self._calls is None:
-            if not self._target:
-                self._target = f"dns:///{self._host}:{self._port}"
-            self._calls = grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            self._calls = grpc.insecure_channel(self._named_target(), options=CHANNEL_OPTIONS)
         return transfer_grpc.TransferStub(self._calls)
 
     async def open(self, hello: SourceHello) -> TargetHello:
@@ -101,35 +106,35 @@ class TransferClient:
         await call(self._stub().Close, transfer.CloseRequest(epoch=epoch), timeout_seconds=_QUICK_SECONDS, where=self._where)
 
     def carry(self, epoch: str, channel: int, sock: socket.socket) -> "Carrier":
-        """Carries a connected blocking socket of QEMU as channel `channel`; the carrier closes it."""
+        """Carries a connected blocking socket of QEMU as channel `channel`; the carrier closes it. Called in the agent's loop."""
         if self._streams is None:
-            self._streams = grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            self._streams = grpc.insecure_channel(self._named_target(), options=CHANNEL_OPTIONS)
         carrier = Carrier(self._streams, sock, epoch=epoch, channel=channel, where=self._where)
         self._carriers.append(carrier)
         return carrier
 
     async def close_channel(self) -> None:
-        """Lets all connections go."""
+        """Lets all connections go; carriers that are under way break."""
         for carrier in self._carriers:
             carrier.close()
         for channel in (self._calls, self._streams):
             if channel:
                 await asyncio.to_thread(channel.close)
-        for carrier in self._carriers:
-            await asyncio.to_thread(carrier.release)
         self._calls = self._streams = None
+        self._carriers.clear()
 
 
 class Carrier:
-    """One channel under way. Any failing thread closes QEMU's socket, so that QEMU notices at once."""
+    """One channel under way. Any failing thread shuts QEMU's socket down, so that QEMU notices at once."""
 
     def __init__(self, connection: grpc.Channel, sock: socket.socket, *, epoch: str, channel: int, where: str) -> None:
         self._where = where
-        self._pump = Pump(sock, epoch=epoch, channel=channel)
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._pump = Pump(sock, epoch=epoch, channel=channel, ours="QEMU at the source", source=True)
         stream: Any = connection.stream_stream(f"/{SERVICE}/Stream")  # no serializers: bytes in, bytes out
         self._call = stream(self._pump.outgoing())
-        self._thread = threading.Thread(target=self._receive, name=f"channel {channel}", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._receive, name=f"channel {channel}", daemon=True).start()
 
     @property
     def sent_bytes(self) -> int:
@@ -141,9 +146,14 @@ class Carrier:
         """Bytes that came back (QEMU's return path)."""
         return self._pump.received_bytes
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Sent and not yet handed to the target's QEMU."""
+        return self._pump.in_flight_bytes
+
     async def wait(self) -> None:
-        """Returns when the stream ended as it should, or raises what broke it."""
-        await asyncio.to_thread(self._thread.join)
+        """Returns when both directions have ended as they should, or it was closed here; raises what broke it."""
+        await self._ended.wait()
         if self._pump.error:
             raise self._pump.error
 
@@ -152,25 +162,16 @@ class Carrier:
         self._pump.close()
         self._call.cancel()
 
-    def release(self) -> None:
-        """Frees the descriptors once the threads are done."""
-        self._thread.join(_JOIN_SECONDS)
-        if not self._thread.is_alive():
-            self._pump.release()
-
     def _receive(self) -> None:
         try:
-            for raw in self._call:
-                self._pump.incoming(raw)
-        except TeleportError as error:
-            self._pump.close(error)
-            self._call.cancel()
+            self._pump.feed(self._call)
         except grpc.RpcError as error:
-            ended = self._pump.finished.is_set()
-            self._pump.close(None if ended else from_rpc_error(error, where=self._where))
+            self._pump.close(from_rpc_error(error, where=self._where))
         except Exception as error:
+            log.exception("the stream's thread")
             self._pump.close(ProtocolError("stream", f"it broke: {error!r}"))
-            with contextlib.suppress(grpc.RpcError):
-                self._call.cancel()
         finally:
-            self._pump.close(None if self._pump.finished.is_set() else UnreachableError("stream", f"{self._where} ended it"))
+            self._pump.close()
+            self._call.cancel()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._ended.set)
