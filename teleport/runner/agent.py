@@ -277,7 +277,8 @@ class Agent:
         if self._clean_shutdown:
             await self._set_free()
             self._forget_vm()
-            self._end(VmState.POWEROFF, "the guest was shut down")
+            by_us = self._shutdown_reason == "host-qmp-quit"
+            self._end(VmState.POWEROFF, "powered off" if by_us else "the guest shut itself down")
         else:
             self._forget_vm()
             self._end(VmState.ABORTED, f"QEMU died: {words}", code=GuestLostError.exit_code)

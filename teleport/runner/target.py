@@ -260,6 +260,8 @@ class WaitingTarget:
         while True:
             await asyncio.sleep(1.0)
             session = self._session
+            if self._taken:
+                return
             if session is None or self._now() - session.heard_at < SESSION_SILENCE_SECONDS:
                 continue
             if session.arrival and session.arrival.listening:

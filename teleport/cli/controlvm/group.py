@@ -1,0 +1,36 @@
+"""`controlvm NAME VERB …`: a group whose first word is the VM."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from teleport.cli.grammar import complete_vm
+from teleport.cli.home import store
+from teleport.errors import UsageError
+
+
+class VmGroup(click.Group):
+    """Verbs on one VM, which is the commands' object (`click.pass_obj`)."""
+
+    def __init__(self, name: str, *, commands: Sequence[click.Command], **more: Any) -> None:
+        super().__init__(name, **more)
+        self.params.append(click.Argument(["vm"], metavar="NAME|UUID", shell_complete=complete_vm))
+        for each in commands:
+            self.add_command(each)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Finds the VM, then does as any group."""
+        ctx.obj = store().find(ctx.params["vm"])
+        return super().invoke(ctx)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Says which verb was meant when there is none of that name."""
+        word = args[0]
+        found = self.get_command(ctx, word)
+        if found is None:
+            near = difflib.get_close_matches(word, self.commands, n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(self.commands)}"
+            raise UsageError(f"{self.name} {word}", "there is no such verb", hint)
+        return word, found, args[1:]

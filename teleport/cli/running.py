@@ -1,0 +1,126 @@
+"""A VM's runner, from the command line's side: starting one, waiting for it, and talking to it."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teleport import errors
+from teleport.errors import BusyError, RefusedError, StateError, TeleportError, UnreachableError
+from teleport.machines.store import StoredVm, VmPaths
+
+if TYPE_CHECKING:
+    from teleport.wire.control_client import ControlClient
+
+CONTROL_SOCKET = "control.sock"
+_START_SECONDS = 120.0  # a guest's memory may have to be taken from swap, an accelerator probed
+_LOOK_SECONDS = 0.02
+_END_SECONDS = 15.0
+_KINDS = {each.kind: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, TeleportError)}
+
+
+def runner_command(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool, foreground: bool) -> list[str]:
+    """The words that start this VM's runner."""
+    common = ["--home", str(home), "--folder", str(vm.paths.folder)]
+    agent = [sys.executable, "-m", "teleport.runner", *common]
+    agent += ["--insecure"] if insecure else []
+    agent += ["--take-over"] if take_over else []
+    agent += ["--foreground"] if foreground else []
+    return [sys.executable, "-m", "teleport.runner.guardian", *common, "--", *agent]
+
+
+def lock_is_free(paths: VmPaths) -> bool:
+    """Whether no guardian holds this VM."""
+    try:
+        descriptor = os.open(paths.folder / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def connect(vm: StoredVm) -> "ControlClient":
+    """This VM's control API. Raises StateError when it does not run."""
+    from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - gRPC takes 100 ms, only verbs on running VMs need it
+
+    return ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name)
+
+
+def start_in_background(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool) -> None:
+    """Starts the runner and returns once the guest runs or the teleporter's port is bound.
+
+    Raises BusyError when it runs already, and whatever kept the runner from starting.
+    """
+    if not lock_is_free(vm.paths):
+        raise BusyError("startvm", f"VM {vm.name!r} runs already (or waits for a teleport)", f"teleport showvminfo {vm.name!r}")
+    vm.paths.logs.mkdir(parents=True, exist_ok=True)
+    forget_startup_error(vm.paths)
+    with (vm.paths.logs / "guardian.log").open("ab") as output:
+        runner = subprocess.Popen(
+            runner_command(vm, home, insecure=insecure, take_over=take_over, foreground=False),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if runner.poll() is not None:
+            raise startup_error(vm.paths, vm.name, code=runner.returncode)
+        if _is_up(vm):
+            return
+        time.sleep(_LOOK_SECONDS)
+    raise UnreachableError(
+        "startvm", f"the runner of VM {vm.name!r} is not up after {_START_SECONDS:g} s", f"see {vm.paths.log}"
+    )
+
+
+def _is_up(vm: StoredVm) -> bool:
+    if not (vm.paths.run / CONTROL_SOCKET).exists():
+        return False
+    try:
+        with connect(vm) as control:
+            state = control.status().state
+    except (StateError, UnreachableError):
+        return False
+    return state not in ("poweroff", "starting", "saved", "aborted", "teleported")
+
+
+def forget_startup_error(paths: VmPaths) -> None:
+    """Before a start: what an earlier one left is not ours."""
+    (paths.folder / "startup-error.json").unlink(missing_ok=True)
+
+
+def startup_error(paths: VmPaths, name: str, *, code: int) -> TeleportError:
+    """Why a runner ended before its VM was up: the error that it left, whole, or what its log ends with."""
+    try:
+        left = json.loads((paths.folder / "startup-error.json").read_text())
+        kind = _KINDS.get(left["kind"], TeleportError)
+        if kind is RefusedError:
+            rows = tuple(tuple(row) for row in left.get("findings", ()))
+            return RefusedError(left["what"], left["why"], left["hint"], findings=rows)
+        return kind(left["what"], left["why"], left["hint"])
+    except (OSError, ValueError, KeyError):
+        log = paths.logs / "guardian.log"
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        return StateError("startvm", f"the runner of VM {name!r} ended with {code}: {' '.join(last)}", f"see {paths.log}")
+
+
+def wait_over(vm: StoredVm) -> None:
+    """Returns when the old runner is gone and its locks are free. Raises StateError when it takes too long."""
+    deadline = time.monotonic() + _END_SECONDS
+    while not lock_is_free(vm.paths):
+        if time.monotonic() > deadline:
+            raise StateError(f"VM {vm.name!r}", f"its runner is still there after {_END_SECONDS:g} s", f"see {vm.paths.log}")
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,26 @@
+"""`startvm`: the guest runs, or (with the teleporter on) waits for one, when the command returns."""
+
+import click
+
+from teleport.cli.grammar import Verb, one_of, vm_argument
+from teleport.cli.home import store
+from teleport.cli.running import connect, start_in_background
+
+
+@click.command("startvm", cls=Verb)
+@vm_argument()
+@click.option("--type", "kind", default="headless", metavar="headless", help="There is one type here: in the background.")
+@click.option("--take-over", is_flag=True, help="Run the guest here although another VM owns it (after a crash of its host).")
+@click.option("--insecure", is_flag=True, help="Let the teleporter listen off loopback, in plain text.")
+def command(*, vm: str, kind: str, take_over: bool, insecure: bool) -> None:
+    """Start a VM, or let it wait for a teleport."""
+    one_of("--type", kind, ("headless",))
+    home = store()
+    found = home.find(vm)
+    start_in_background(found, home.home, insecure=insecure, take_over=take_over)
+    with connect(found) as control:
+        status = control.status()
+    if status.state == "teleportingin":
+        click.echo(f"VM {found.name!r} waits for a teleport at port {status.teleporter_port}.")
+    else:
+        click.echo(f"VM {found.name!r} has been successfully started.")
