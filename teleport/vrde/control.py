@@ -66,6 +66,11 @@ class FrontClient:
         """Takes over settings that may change while it runs (not the port: stop and start for that)."""
         await self.ask("update", settings=to_dict(settings))
 
+    async def console(self, *, address: str = "localhost", port: int = 0, screen: int = 1) -> Json:
+        """A page for one browser: `url` with a one-time ticket, and the certificate's `fingerprint`. Raises NotFoundError without
+        noVNC; the first call chooses where it listens."""
+        return await self.ask("console", address=address, port=port, screen=screen)
+
     async def stop(self, reason: str = "") -> None:
         """Ends it and returns when its process is gone. Nothing to do when there is none."""
         try:

@@ -14,21 +14,10 @@ from typing import Protocol, runtime_checkable
 from teleport.errors import NotFoundError
 from teleport.machines.vrde import Property, VrdeSettings
 from teleport.vrde.auth import Authenticator, Throttle
-from teleport.vrde.endpoint import Endpoint
+from teleport.vrde.screens import Screens
+from teleport.vrde.sessions import Sessions
 
 GROUP = "teleport.vrde"
-
-
-@dataclass(frozen=True)
-class Session:
-    """One viewer that was let in. `since` in seconds of the Unix clock; `screen` counts from 1."""
-
-    identifier: int
-    client: str
-    user: str
-    screen: int
-    since: float
-    protection: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,16 +32,18 @@ class Bound:
 class Context:
     """What an extension gets to serve one VM's display.
 
-    `folder` is of mode 0700 and the front's own (sockets, logs), `keys` keeps certificates over restarts, `screens` has the VNC server
-    of each of the guest's screens, `authenticator` decides over logins, `throttle` slows guessers down, `note` writes one line to
-    the VM's log (connects, disconnects, refusals; never a password).
+    `folder` is of mode 0700 and the front's own (sockets, logs), `keys` keeps certificates over restarts. Viewers are put on `screens`
+    (RFB, one relay a screen), which the front switches when the guest moves, `admit`ted through `sessions` (several or one, taking
+    over), and decided over by `authenticator`, after `throttle`'s delay for who guessed wrong before. `note` writes one line to the
+    VM's log (refusals; never a password).
     """
 
     vm_name: str
     folder: Path
     keys: Path
     settings: VrdeSettings
-    screens: tuple[Endpoint, ...]
+    screens: Screens
+    sessions: Sessions
     authenticator: Authenticator
     throttle: Throttle
     note: Callable[[str], None]
@@ -60,7 +51,7 @@ class Context:
 
 
 class DisplayServer(Protocol):
-    """One VM's display, running. Errors are `teleport.errors`."""
+    """One VM's display, running. Errors are `teleport.errors`. A teleport is not its business: the front switches the screens."""
 
     async def start(self) -> Bound:
         """Binds the first free port and serves. Raises BusyError when none is free, UsageError for settings that cannot work."""
@@ -68,18 +59,9 @@ class DisplayServer(Protocol):
     async def stop(self) -> None:
         """Ends all sessions and frees everything. Idempotent."""
 
-    async def retarget(self, screens: tuple[Endpoint, ...]) -> int:
-        """The guest runs elsewhere now: puts its new VNC servers behind all viewers, whose connections stay. Returns how many were
-        switched. Raises UnreachableError, and then everything is as before."""
-
     async def update(self, settings: VrdeSettings) -> None:
-        """Takes over what can change while it runs: properties, video quality, users, several viewers or one."""
-
-    def sessions(self) -> tuple[Session, ...]:
-        """Who is connected."""
-
-    async def disconnect(self, identifier: int) -> bool:
-        """Ends one session; False when there is none of that number."""
+        """Takes over what can change while it runs. The gates of the screens, the authenticator and the rules of `sessions` are
+        exchanged by the front itself; this is for what only the extension knows."""
 
     def details(self) -> Mapping[str, str]:
         """Facts worth showing, such as the certificate's fingerprint."""

@@ -13,6 +13,7 @@
     {"do": "retarget", "screens": […], "agent": "unix:/…"|""}  → {"ok": true, "switched": N}
     {"do": "update", "settings": {…}}        → {"ok": true}
     {"do": "disconnect", "session": N}       → {"ok": true, "ended": true|false}
+    {"do": "console", "address": …, "port": N, "screen": N}  → {"ok": true, "url": "https://…/#TICKET", "fingerprint": …}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
@@ -36,6 +37,9 @@ from teleport.machines.vrde import VrdeSettings, from_dict, to_dict
 from teleport.vrde import auth, extension
 from teleport.vrde.endpoint import Endpoint, from_text
 from teleport.vrde.guest_agent import GuestAgent
+from teleport.vrde.screens import Screens
+from teleport.vrde.sessions import Sessions
+from teleport.vrde.web_console import Console
 
 ORPHAN_SECONDS = 180.0
 LOOK_SECONDS = 15.0
@@ -79,7 +83,8 @@ class Front:
     def __init__(self, config: FrontConfig) -> None:
         self._config = config
         self._settings = config.settings
-        self._screens: tuple[Endpoint, ...] = tuple(map(from_text, config.screens))
+        self._screens = Screens(endpoints=tuple(map(from_text, config.screens)), name=config.vm_name, settings=config.settings)
+        self._sessions = Sessions(config.settings, _note)
         self._guest = GuestAgent(from_text(config.agent) if config.agent else None)
         self._authenticator = _Exchangeable(auth.build(config.settings, self._guest))
         self._done = asyncio.Event()
@@ -89,19 +94,20 @@ class Front:
         if problem := found.problem():
             raise UsageError("the remote display", problem)
         folder = Path(config.folder)
-        self._server = found.serve(
-            extension.Context(
-                vm_name=config.vm_name,
-                folder=folder,
-                keys=Path(config.keys or config.folder),
-                settings=config.settings,
-                screens=self._screens,
-                authenticator=self._authenticator,
-                throttle=auth.Throttle(time.monotonic),
-                note=lambda line: log.info("VRDE: %s", line),
-                details=config.details,
-            )
+        self._context = extension.Context(
+            vm_name=config.vm_name,
+            folder=folder,
+            keys=Path(config.keys or config.folder),
+            settings=config.settings,
+            screens=self._screens,
+            sessions=self._sessions,
+            authenticator=self._authenticator,
+            throttle=auth.Throttle(time.monotonic),
+            note=_note,
+            details=config.details,
         )
+        self._server = found.serve(self._context)
+        self._console = Console(self._context)
         self._socket_path = folder / CONTROL_SOCKET
 
     async def start(self) -> Json:
@@ -129,7 +135,10 @@ class Front:
         if self._control:
             self._control.close()
         self._socket_path.unlink(missing_ok=True)
+        self._sessions.end_all()
+        await self._console.stop()
         await self._server.stop()
+        self._screens.drop_all()
 
     def end(self) -> None:
         """Makes `serve` return."""
@@ -144,8 +153,8 @@ class Front:
             "extension": self._settings.extension,
             "port": bound.port if bound else 0,
             "addresses": list(bound.addresses) if bound else [],
-            "screens": [str(each) for each in self._screens],
-            "sessions": [asdict(each) for each in self._server.sessions()],
+            "screens": [str(each) for each in self._screens.endpoints],
+            "sessions": [asdict(each) for each in self._sessions.all()],
             "details": dict(self._server.details()),
         }
 
@@ -154,7 +163,7 @@ class Front:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                _, writer = await self._screens[0].dial()
+                _, writer = await self._screens.endpoints[0].dial()
                 writer.close()
                 last = time.monotonic()
             except TeleportError:
@@ -175,6 +184,7 @@ class Front:
             "retarget": self._do_retarget,
             "update": self._do_update,
             "disconnect": self._do_disconnect,
+            "console": self._do_console,
             "stop": self._do_stop,
         }
         try:
@@ -197,11 +207,10 @@ class Front:
         texts = request["screens"]
         if not isinstance(texts, list) or not texts:
             raise UsageError("the display's front", "retarget needs the guest's screens")
-        screens = tuple(from_text(str(each)) for each in texts)
+        screens: tuple[Endpoint, ...] = tuple(from_text(str(each)) for each in texts)
         agent = str(request.get("agent", ""))
         began = time.monotonic()
-        switched = await self._server.retarget(screens)
-        self._screens = screens
+        switched = await self._screens.retarget(screens)
         self._guest.endpoint = from_text(agent) if agent else None
         log.info(
             "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
@@ -222,19 +231,32 @@ class Front:
             )
         authenticator = auth.build(settings, self._guest)
         await self._server.update(settings)
+        self._screens.update(settings)
+        self._sessions.settings = settings
         self._authenticator.current = authenticator
         self._settings = settings
         return {}
 
     async def _do_disconnect(self, request: Json) -> Json:
         number = request["session"]
-        return {"ended": isinstance(number, int) and await self._server.disconnect(number)}
+        return {"ended": isinstance(number, int) and self._sessions.end(number)}
+
+    async def _do_console(self, request: Json) -> Json:
+        return await self._console.open(
+            address=str(request.get("address") or "localhost"),
+            port=int(str(request.get("port") or 0)),
+            screen=int(str(request.get("screen") or 1)),
+        )
 
     async def _do_stop(self, request: Json) -> Json:
         log.info("VRDE: ending%s", f": {request['reason']}" if request.get("reason") else "")
         # The answer goes out first: the socket is closed on the way down.
         asyncio.get_running_loop().call_later(0.05, self.end)
         return {}
+
+
+def _note(line: str) -> None:
+    log.info("VRDE: %s", line)
 
 
 class _Exchangeable:

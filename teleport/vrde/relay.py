@@ -9,7 +9,6 @@ whole messages are passed on, so the viewer sees one stream. A server that is lo
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +100,7 @@ class Viewer:
         self._pacer: Pacer | None = None
         self._owed_request: bytes | None = None
 
-    async def serve(self, password: rfb.Password | None) -> None:
+    async def serve(self, password: rfb.Password | None, admit: Callable[[bool], bool]) -> None:
         """Serves the viewer to its end; returns quietly however that comes."""
         self.apply_gates()
         try:
@@ -110,9 +109,9 @@ class Viewer:
                 init = self._upstream.init
                 self._pixel_format, self._size = init.pixel_format, (init.width, init.height)
                 name = self._relay.name.encode()[: rfb.MOST_NAME_BYTES]
-                if not await shake_hands(rfb.viewer_handshake(init.pack(name), password), self._reader, self._writer):
-                    log.warning("viewer %s refused: wrong VNC password", self.label)
-                    return
+                right = await shake_hands(rfb.viewer_handshake(init.pack(name), password), self._reader, self._writer)
+            if not admit(right):
+                return
             tasks = [asyncio.create_task(each()) for each in (self._from_viewer, self._from_servers, self._keep_pace)]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -321,15 +320,19 @@ class Relay:
         *,
         label: str,
         password: Callable[[], rfb.Password] | None = None,
+        admit: Callable[[bool], bool] | None = None,
     ) -> None:
-        """Serves one viewer to its end and closes it."""
+        """Serves one viewer to its end and closes it.
+
+        `admit` is told once whether the password was right, and says whether the viewer may go on.
+        """
         viewer = Viewer(self, reader, writer, label)
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         with self._among(viewer), contextlib.closing(writer):
             if len(self._viewers) > MOST_VIEWERS:
                 log.warning("viewer %s refused: %d viewers are enough", label, MOST_VIEWERS)
                 return
-            await viewer.serve(password() if password else None)
+            await viewer.serve(password() if password else None, admit or (lambda right: right))
 
     @contextlib.contextmanager
     def _among(self, viewer: Viewer) -> Iterator[None]:
@@ -374,8 +377,3 @@ class Relay:
         """Ends all viewers' connections."""
         for each in self.viewers:
             each.drop()
-
-
-def constant_time_equals(given: bytes, right: bytes) -> bool:
-    """For passwords and tickets."""
-    return hmac.compare_digest(given, right)

@@ -3,15 +3,28 @@
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from teleport.machines.vrde import VrdeSettings
-from teleport.vrde.extension import Session
+
+
+@dataclass(frozen=True)
+class Session:
+    """One viewer that was let in. `since` in seconds of the Unix clock; `screen` counts from 1; `protection` as it is shown."""
+
+    identifier: int
+    client: str
+    user: str
+    screen: int
+    since: float
+    protection: str = ""
 
 
 class Sessions:
     """The sessions of one VM. `note` writes one line to the VM's log."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self, settings: VrdeSettings, note: Callable[[str], None]) -> None:
+        self.settings = settings
         self._note = note
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[Session, Callable[[], None]]] = {}
@@ -20,13 +33,11 @@ class Sessions:
         """Who is connected, oldest first."""
         return tuple(session for session, _ in self._open.values())
 
-    def admit(
-        self, settings: VrdeSettings, *, client: str, user: str, screen: int, protection: str, close: Callable[[], None]
-    ) -> Session | None:
+    def admit(self, *, client: str, user: str, screen: int, protection: str, close: Callable[[], None]) -> Session | None:
         """Lets a viewer in, ending the others where it takes over; None when it is refused. `close` must end it at once."""
         others = self.all()
-        if others and not settings.multi_connection:
-            if not settings.reuse_connection:
+        if others and not self.settings.multi_connection:
+            if not self.settings.reuse_connection:
                 self._note(
                     f"client {client} refused: {others[0].client} is connected and several are not allowed (--vrdemulticon)"
                 )

@@ -24,21 +24,18 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from teleport.errors import TeleportError, UnreachableError
+from teleport.errors import TeleportError
 from teleport.machines.vrde import SecurityMethod, VrdeSettings
-from teleport.vrde import vnc_password
+from teleport.vrde import certificate, vnc_password
 from teleport.vrde.auth import Login, Verdict
-from teleport.vrde.endpoint import BUFFER_BYTES, Endpoint
-from teleport.vrde.extension import Bound, Context, Session
+from teleport.vrde.endpoint import BUFFER_BYTES
+from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
-from teleport.vrde.rdp import certificate, conference, pdu
+from teleport.vrde.rdp import conference, pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
 from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
-from teleport.vrde.relay import Relay
-from teleport.vrde.screens import gates_of
-from teleport.vrde.sessions import Sessions
 from teleport.vrde.streams import first_to_end, peer_of, pipe
 
 LOGON_SECONDS = 30
@@ -116,10 +113,8 @@ class RdpServer:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.settings
-        self._sessions = Sessions(context.note)
-        self._relays = tuple(
-            Relay(endpoint=each, name=context.vm_name, gates=gates_of(context.settings)) for each in context.screens
-        )
+        self._sessions = context.sessions
+        self._screens = context.screens
         self._servers: list[asyncio.Server] = []
         self._supervisor: asyncio.Task[None] | None = None
         self._xrdp: Xrdp | None = None
@@ -140,7 +135,7 @@ class RdpServer:
                 self._server_key = ServerKey()
             bound, sockets = listen(self._settings.ports, self._settings.address)
             try:
-                self._addresses = tuple([await self._serve_relay(n, relay) for n, relay in enumerate(self._relays, 1)])
+                self._addresses = tuple([await self._serve_relay(n + 1) for n in range(len(self._screens))])
                 await self._start_xrdp()
             except BaseException:
                 for each in sockets:
@@ -163,40 +158,16 @@ class RdpServer:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
-        self._sessions.end_all()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        for relay in self._relays:
-            relay.drop_all()
         if self._xrdp:
             await self._xrdp.stop()
             self._xrdp = None
 
-    async def retarget(self, screens: tuple[Endpoint, ...]) -> int:
-        """See DisplayServer."""
-        if len(screens) != len(self._relays):
-            raise UnreachableError(
-                "the guest's display", f"there are {len(self._relays)} screens here and {len(screens)} there"
-            )
-        before = [relay.endpoint for relay in self._relays]
-        switched = 0
-        try:
-            for relay, endpoint in zip(self._relays, screens, strict=True):
-                switched += await relay.retarget(endpoint)
-        except TeleportError:
-            for relay, endpoint in zip(self._relays, before, strict=True):
-                if relay.endpoint is not endpoint:
-                    with contextlib.suppress(TeleportError):
-                        await relay.retarget(endpoint)
-            raise
-        return switched
-
     async def update(self, settings: VrdeSettings) -> None:
         """See DisplayServer. Clipboard and sound are channels of xrdp: they change for viewers that connect from now on."""
         old, self._settings = self._settings, settings
-        for relay in self._relays:
-            relay.set_gates(gates_of(settings))
         if any(old.is_disabled(each) != settings.is_disabled(each) for each in ("Clipboard", "Audio")) and self._xrdp:
             old_xrdp, self._xrdp = self._xrdp, None
             try:
@@ -205,14 +176,6 @@ class RdpServer:
                 retiring = asyncio.create_task(self._retire(old_xrdp))
                 self._connections.add(retiring)
                 retiring.add_done_callback(self._connections.discard)
-
-    def sessions(self) -> tuple[Session, ...]:
-        """See DisplayServer."""
-        return self._sessions.all()
-
-    async def disconnect(self, identifier: int) -> bool:
-        """See DisplayServer."""
-        return self._sessions.end(identifier)
 
     def details(self) -> Mapping[str, str]:
         """See DisplayServer."""
@@ -224,7 +187,8 @@ class RdpServer:
 
     # behind the front
 
-    async def _serve_relay(self, number: int, relay: Relay) -> ScreenAddress:
+    async def _serve_relay(self, number: int) -> ScreenAddress:
+        relay = self._screens.relay(number)
         password = vnc_password.random_password()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -296,7 +260,7 @@ class RdpServer:
             finally:
                 self._pending -= 1
             session = self._sessions.admit(
-                self._settings, client=client, user=logon.user, screen=logon.screen, protection=link.protection,
+                client=client, user=logon.user, screen=logon.screen, protection=link.protection,
                 close=writer.transport.abort,
             )  # fmt: skip
             if session is None:
@@ -360,7 +324,7 @@ class RdpServer:
             raise RdpError("no Client Info PDU")
         info = ClientInfo.parse(sent.payload)
         logon = Logon.of(info)
-        if logon.screen > len(self._relays):
+        if logon.screen > len(self._screens):
             raise _RefusedError(f"the guest has no screen @{logon.screen}")
         await asyncio.sleep(self._context.throttle.delay_seconds(address))
         verdict = await self._context.authenticator.check(Login(logon.user, logon.password, logon.domain, address))
