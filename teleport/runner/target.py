@@ -256,9 +256,11 @@ class WaitingTarget:
         return self._session
 
     async def watch_silence(self) -> None:
-        """Ends sessions whose source has gone quiet. Runs as long as the runner waits."""
+        """Ends sessions whose source has gone quiet. Runs as long as the runner waits; a guest that has arrived is no session."""
         while True:
             await asyncio.sleep(1.0)
+            if self._taken:
+                return
             session = self._session
             if self._taken:
                 return
