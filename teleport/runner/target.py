@@ -262,8 +262,6 @@ class WaitingTarget:
             if self._taken:
                 return
             session = self._session
-            if self._taken:
-                return
             if session is None or self._now() - session.heard_at < SESSION_SILENCE_SECONDS:
                 continue
             if session.arrival and session.arrival.listening:
