@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -76,10 +77,10 @@ def test_a_program_gets_exactly_its_descriptors(tmp_path: Path) -> None:
 
 def test_a_session_of_its_own_and_default_signals(tmp_path: Path) -> None:
     async def scenario(client: GuardianClient, guardian: Guardian) -> None:
-        process, _ = await client.spawn(
-            ["sh", "-c", "kill -PIPE $$; sleep 600"], label="guest", stderr_path=tmp_path / "stderr"
-        )
+        script = f"{sys.executable} -c 'import os; print(os.getsid(0) == os.getppid())'; kill -PIPE $$; sleep 600"
+        process, _ = await client.spawn(["sh", "-c", script], label="guest", stderr_path=tmp_path / "stderr")
         await dead(process)
+        assert (tmp_path / "stderr").read_text() == "True\n"
         (known,) = await client.list_qemus()
         assert not known.alive
         assert known.status is not None
@@ -91,7 +92,6 @@ def test_a_session_of_its_own_and_default_signals(tmp_path: Path) -> None:
 def test_the_living_are_neither_forgotten_nor_finished(tmp_path: Path) -> None:
     async def scenario(client: GuardianClient, guardian: Guardian) -> None:
         process, _ = await client.spawn(["sleep", "600"], label="guest", stderr_path=tmp_path / "stderr")
-        assert os.getsid(process.pid) == process.pid
         with pytest.raises(StateError, match="still lives"):
             await client.forget(process)
         with pytest.raises(StateError, match="still lives"):
