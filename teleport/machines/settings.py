@@ -64,7 +64,12 @@ def _modify(definition: Definition, chosen: Option, number: int) -> str:
 
 def _use(definition: Definition, chosen: Option, number: int) -> str:
     words = chosen.spoken(definition, number)
-    return " ".join([chosen.flag(number), *(shlex.quote(word) for word in words)])
+    return " ".join([chosen.flag(number), *(_quoted(word) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell, in which ``{vm}`` is no placeholder."""
+    return shlex.quote(word).replace("{vm}", "{''vm}")
 
 
 def _controller_settings(controller: Controller | None, bus: Bus) -> list[Setting]:
@@ -76,7 +81,7 @@ def _controller_settings(controller: Controller | None, bus: Bus) -> list[Settin
         Setting(
             key=f"controller {bus}",
             value=f"{controller.chip}{'' if controller.bootable else ', not bootable'}",
-            mend=f"teleport storagectl {{vm}} --name {shlex.quote(controller.name)} --add {kind.add} "
+            mend=f"teleport storagectl {{vm}} --name {_quoted(controller.name)} --add {kind.add} "
             f"--controller {controller.chip} --portcount {controller.port_count} --bootable {bootable}",
         )
     ]
@@ -98,4 +103,4 @@ def _controller_settings(controller: Controller | None, bus: Bus) -> list[Settin
 def _medium(attachment: Attachment | None) -> str:
     if attachment is None:
         return " --medium none"
-    return f" --type {attachment.type} --medium {shlex.quote(attachment.medium or 'emptydrive')}"
+    return f" --type {attachment.type} --medium {_quoted(attachment.medium or 'emptydrive')}"

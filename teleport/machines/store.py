@@ -61,6 +61,11 @@ class VmPaths:
         return self.folder / "journal"
 
     @property
+    def saved(self) -> Path:
+        """The folder of the saved state, there while the VM has one (see `saved_state`)."""
+        return self.folder / "saved"
+
+    @property
     def run(self) -> Path:
         """The link to the runner's folder."""
         return self.folder / "run"
