@@ -9,7 +9,8 @@ from teleport import __version__
 from teleport.cli import run
 from teleport.cli.grammar import Verb
 from teleport.cli.home import store
-from teleport.cli.running import forget_startup_error, lock_is_free, runner_command, startup_error
+from teleport.cli.life import lock_is_free
+from teleport.cli.running import forget_startup_error, runner_command, startup_error
 from teleport.errors import BusyError
 
 

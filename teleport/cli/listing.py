@@ -35,7 +35,7 @@ def _vms(*, running: bool) -> Iterator[Entry]:
 
 def _vm(vm: StoredVm, *, running: bool) -> Iterator[Entry]:
     live = live_state(vm.paths)
-    if running and live.at_rest:
+    if running and not live.runs:
         return
     fact = {
         "name": vm.name,

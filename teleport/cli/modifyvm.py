@@ -6,8 +6,8 @@ import click
 
 from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
-from teleport.cli.live import live_state
-from teleport.errors import StateError, UsageError
+from teleport.cli.live import require_at_rest
+from teleport.errors import UsageError
 from teleport.machines.options import OPTIONS, REFUSED, find
 from teleport.machines.options.option import Option, Use, applied
 
@@ -53,14 +53,9 @@ def command(ctx: click.Context, vm: str) -> None:
         raise UsageError("modifyvm", "no setting was given", "`teleport modifyvm --help` lists them")
     home = store()
     found = home.find(vm)
-    state = live_state(found.paths)
     frozen = [use.option.flag(use.number) for use in wanted if not use.option.live]
-    if frozen and not state.at_rest:
-        raise StateError(
-            f"modifyvm {', '.join(frozen)}",
-            f"the VM {found.name!r} is {state.state.value}, and this cannot change then",
-            f"power it off first: teleport controlvm {found.name} poweroff",
-        )
+    if frozen:
+        require_at_rest(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
     home.edit(found, lambda definition: applied(definition, wanted))
 
 

@@ -1,8 +1,6 @@
 """A VM's runner, from the command line's side: starting one, waiting for it, and talking to it."""
 
-import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teleport import errors
+from teleport.cli.life import Life, last_agent, life, lock_is_free
 from teleport.errors import BusyError, RefusedError, StateError, TeleportError, UnreachableError
 from teleport.machines.store import StoredVm, VmPaths
 
@@ -33,26 +32,12 @@ def runner_command(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool,
     return [sys.executable, "-m", "teleport.runner.guardian", *common, "--", *agent]
 
 
-def lock_is_free(paths: VmPaths) -> bool:
-    """Whether no guardian holds this VM."""
-    try:
-        descriptor = os.open(paths.folder / "lock", os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
-
-
 def connect(vm: StoredVm) -> "ControlClient":
-    """This VM's control API. Raises StateError when it does not run."""
+    """This VM's control API; a guest whose runner died gets a new one first. Raises StateError when it does not run."""
     from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - gRPC takes 100 ms, only verbs on running VMs need it
 
+    if life(vm.paths) is Life.ORPHAN:
+        adopt(vm)
     return ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name)
 
 
@@ -61,18 +46,29 @@ def start_in_background(vm: StoredVm, home: Path, *, insecure: bool, take_over: 
 
     Raises BusyError when it runs already, and whatever kept the runner from starting.
     """
+    if life(vm.paths) is Life.ORPHAN:
+        adopt(vm)
     if not lock_is_free(vm.paths):
         raise BusyError("startvm", f"VM {vm.name!r} runs already (or waits for a teleport)", f"teleport showvminfo {vm.name!r}")
+    _start(vm, runner_command(vm, home, insecure=insecure, take_over=take_over, foreground=False), what="startvm")
+
+
+def adopt(vm: StoredVm) -> None:
+    """Brings a new guardian to a QEMU that lives on without one. Raises what kept it from starting."""
+    agent = last_agent(vm.paths)
+    if not agent:
+        raise StateError(f"VM {vm.name!r}", "its QEMU lives without a runner, and how that was started is not known")
+    words = [sys.executable, "-m", "teleport.runner.guardian", "--folder", str(vm.paths.folder), "--adopt", "--", *agent]
+    _start(vm, words, what=f"taking up VM {vm.name!r}")
+
+
+def _start(vm: StoredVm, words: list[str], *, what: str) -> None:
+    """Starts a runner and returns once its VM is up."""
     vm.paths.logs.mkdir(parents=True, exist_ok=True)
     forget_startup_error(vm.paths)
     with (vm.paths.logs / "guardian.log").open("ab") as output:
         runner = subprocess.Popen(
-            runner_command(vm, home, insecure=insecure, take_over=take_over, foreground=False),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd="/",
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
@@ -81,16 +77,14 @@ def start_in_background(vm: StoredVm, home: Path, *, insecure: bool, take_over: 
         if _is_up(vm):
             return
         time.sleep(_LOOK_SECONDS)
-    raise UnreachableError(
-        "startvm", f"the runner of VM {vm.name!r} is not up after {_START_SECONDS:g} s", f"see {vm.paths.log}"
-    )
+    raise UnreachableError(what, f"the runner of VM {vm.name!r} is not up after {_START_SECONDS:g} s", f"see {vm.paths.log}")
 
 
 def _is_up(vm: StoredVm) -> bool:
-    if not (vm.paths.run / CONTROL_SOCKET).exists():
-        return False
+    from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - as above
+
     try:
-        with connect(vm) as control:
+        with ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name) as control:
             state = control.status().state
     except (StateError, UnreachableError):
         return False

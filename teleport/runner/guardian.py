@@ -60,6 +60,8 @@ _AGENT_FILE = "agent.json"
 _QUICK_DEATH_SECONDS = 60.0
 _QUICK_DEATHS_WITHOUT_QEMU = 4
 _LEAVING_SECONDS = 10.0
+_LOCK_TRIES = 20
+_LOCK_PAUSE_SECONDS = 0.01
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -241,7 +243,12 @@ class Guardian:
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
                 )
-            process = QemuProcess(pid=self.agent.pid, start_ticks=start_ticks(self.agent.pid) or 0, label="agent")
+            process = QemuProcess(
+                pid=self.agent.pid,
+                start_ticks=start_ticks(self.agent.pid) or 0,
+                label="agent",
+                argv=tuple(self.agent_argv),  # for whoever must bring a new guardian
+            )
             _write_json(self.run_folder / _AGENT_FILE, asdict(process))
             ours.setblocking(False)
             watch = ProcessWatch(process)
@@ -331,6 +338,16 @@ async def _end_orphan(run_folder: Path) -> None:
         await watch.kill()
 
 
+async def _take_lock(lock_fd: int, machine_folder: Path) -> None:
+    """Raises BusyError when another guardian has it. Those who only look at the VM's state hold it for microseconds."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+    raise BusyError(f"machine {machine_folder.name}", "is running already", "see `teleport list runningvms`")
+
+
 async def guard(machine_folder: Path, agent_argv: Sequence[str], *, adopt: bool) -> int:
     """Everything from the lock to the exit code. Raises BusyError when another guardian has the VM, StateError."""
     try:
@@ -338,10 +355,7 @@ async def guard(machine_folder: Path, agent_argv: Sequence[str], *, adopt: bool)
     except OSError as error:
         raise StorageError(f"machine folder {machine_folder}", error.strerror or str(error)) from error
     try:
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"machine {machine_folder.name}", "is running already", "see `teleport list runningvms`") from error
+        await _take_lock(lock_fd, machine_folder)
         run_folder = open_runtime_folder(machine_folder)
         await _end_orphan(run_folder)
         guardian = Guardian(machine_folder, run_folder, agent_argv)
