@@ -25,7 +25,7 @@ from teleport.errors import ProtocolError, TeleportError, UnreachableError
 from teleport.wire.credits import CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 1 << 20
 ACKNOWLEDGE_BYTES = 64 << 10  # far below the smallest window, so that a sender never waits for what is left unsaid
 
 
