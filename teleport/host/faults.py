@@ -13,7 +13,10 @@ hang      returns only when the fault points are set anew (for code in a thread 
 wait:F    creates the file F, and goes on when somebody has removed it
 ========  ==========================================================================================================
 
-Unset, a fault point costs one look into an empty dictionary.
+``@FILE`` instead names a file that holds such a list and is read again at each point, so that a test can arm and disarm a process
+that runs (and the successor of one that it killed); passages are then counted from each change of the file on.
+
+Unset, a fault point costs a look at a name and into an empty dictionary.
 """
 
 import asyncio
@@ -39,7 +42,28 @@ class _Fault:
     passages: int = 0
 
 
-_faults: dict[str, _Fault] = {}
+class _Armed:
+    """The fault points of this process."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, _Fault] = {}
+        self._file: Path | None = None
+        self._text = ""
+
+    def set(self, text: str) -> None:
+        self._file = Path(text[1:]) if text.startswith("@") else None
+        self._text = ""
+        self.faults = {} if self._file else _parsed(text)
+
+    def at(self, name: str) -> _Fault | None:
+        if self._file:
+            text = self._file.read_text() if self._file.exists() else ""
+            if text != self._text:
+                self._text, self.faults = text, _parsed(text)
+        return self.faults.get(name)
+
+
+_armed = _Armed()
 
 
 def set_faults(text: str) -> None:
@@ -47,6 +71,10 @@ def set_faults(text: str) -> None:
 
     Raises UsageError when the text cannot be understood.
     """
+    _armed.set(text)
+
+
+def _parsed(text: str) -> dict[str, _Fault]:
     faults: dict[str, _Fault] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         point, equals, what = entry.partition("=")
@@ -57,27 +85,25 @@ def set_faults(text: str) -> None:
                 f"{ENVIRONMENT}: {entry!r}", "not NAME[@N]=ACTION[:ARGUMENT]", f"actions are {', '.join(sorted(_ACTIONS))}"
             )
         faults[name] = _Fault(action, argument, int(passage or 0))
-    _faults.clear()
-    _faults.update(faults)
+    return faults
 
 
 def fault_point(name: str) -> None:
     """Does what the test asked for at `name`; blocks the calling thread for as long as that takes."""
-    if name in _faults:
-        for seconds in _play(name):
+    if fault := _armed.at(name):
+        for seconds in _play(name, fault):
             time.sleep(seconds)
 
 
 async def async_fault_point(name: str) -> None:
     """The same without blocking the event loop in `wait`, `delay` and `hang`."""
-    if name in _faults:
-        for seconds in _play(name):
+    if fault := _armed.at(name):
+        for seconds in _play(name, fault):
             await asyncio.sleep(seconds)
 
 
-def _play(name: str) -> Iterator[float]:
+def _play(name: str, fault: _Fault) -> Iterator[float]:
     """Yields the seconds to sleep between two looks."""
-    fault = _faults[name]
     fault.passages += 1
     if fault.only_passage not in (0, fault.passages):
         return
@@ -98,7 +124,7 @@ def _play(name: str) -> Iterator[float]:
             while mark.exists():
                 yield _POLL_SECONDS
         case _:
-            while _faults.get(name) is fault:
+            while _armed.at(name) is fault:
                 yield 0.05
 
 

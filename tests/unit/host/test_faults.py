@@ -86,3 +86,17 @@ def test_wait_lets_the_event_loop_run(tmp_path: Path) -> None:
         await waiting
 
     asyncio.run(scenario())
+
+
+def test_a_file_arms_and_disarms_a_process_that_runs(tmp_path: Path) -> None:
+    file = tmp_path / "faults"
+    set_faults(f"@{file}")
+    fault_point("a")
+    file.write_text("a@2=raise:now")
+    fault_point("a")
+    with pytest.raises(StorageError, match="now"):
+        fault_point("a")
+    file.write_text("")
+    fault_point("a")
+    file.unlink()
+    fault_point("a")
