@@ -36,7 +36,8 @@ class Row:
 
 def rows(vm: StoredVm, live: LiveState) -> Iterator[Row]:
     """Everything about a VM, in VirtualBox's order: who it is, its settings, its storage, its state."""
-    yield from _settings(vm)
+    # what is bound now (a port that was chosen) stands instead of what was asked for
+    yield from (row for row in _settings(vm) if row.key not in live.details)
     yield from _storage(vm)
     yield from _state(vm, live)
 

@@ -123,7 +123,7 @@ class Agent:
         )
         await self._server.start()
         self._spawn(self.waiting.watch_silence())
-        self.state.set(VmState.TELEPORTING_IN, f"waits at port {self._server.port}")
+        self.state.set(VmState.TELEPORTING_IN, f"waits at port {self._server.port}", teleporterport=self._server.port)
         self._say(f"waiting for a teleport at port {self._server.port}")
 
     def _wanted_accelerator(self) -> str:

@@ -15,11 +15,12 @@ class StateFile:
         self._state = VmState.POWEROFF
         self._detail = ""
 
-    def set(self, state: VmState, detail: str = "") -> None:
-        """A new state with a word about why."""
+    def set(self, state: VmState, detail: str = "", **more: str | int) -> None:
+        """A new state with a word about why, and what `showvminfo` shows beside it (`teleporterport`, `qemu_pid`, …)."""
         self._state, self._detail = state, detail
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps({"state": state.value, "detail": detail, "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+        known = {"state": state.value, "detail": detail, "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **more}
+        fresh.write_text(json.dumps(known))
         fresh.replace(self._path)
 
     def read(self) -> tuple[VmState, str]:
