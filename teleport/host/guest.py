@@ -27,7 +27,7 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 COMMAND_SECONDS = 30.0  # an answer takes milliseconds; this long says that QEMU's main loop is stuck
 STORAGE_SECONDS = 120.0  # commands that wait for disks: stop drains and flushes, cont and blockdev-set-active open and lock
 _POLL_SECONDS = 0.25  # the backstop behind migration events
-_LEAVING_INMIGRATE_SECONDS = 10.0
+_SETTLING_SECONDS = 10.0
 _STDERR_TAIL_BYTES = 4096
 _FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -256,7 +256,7 @@ class QmpGuest:
         await self._leave_inmigrate()
         resumes = self._resumes
         await self.execute("cont", timeout_seconds=STORAGE_SECONDS)
-        deadline = asyncio.get_running_loop().time() + _LEAVING_INMIGRATE_SECONDS
+        deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
         while (status := await self.status()) != "running" and self._resumes == resumes:
             if asyncio.get_running_loop().time() > deadline:
                 raise HypervisorError(
@@ -265,7 +265,7 @@ class QmpGuest:
             await asyncio.sleep(0.005)
 
     async def _leave_inmigrate(self) -> None:
-        deadline = asyncio.get_running_loop().time() + _LEAVING_INMIGRATE_SECONDS
+        deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
         while await self.status() == "inmigrate":
             loaded = (await self.migration()).status in ("completed", "postcopy-active")
             if not loaded or asyncio.get_running_loop().time() > deadline:
@@ -323,24 +323,33 @@ class QmpGuest:
         """Waits until the status is one of these, or completed, failed or cancelled, and returns it.
 
         Needs the capability `events` to be quick; without, or with events lost, it asks four times a second. A QEMU that is stuck
-        in its switchover is waited for: who watches the connection breaks it by `yank`.
+        in its switchover is waited for: who watches the connection breaks it by `yank`. QEMU says `failed` some milliseconds
+        before it lets a source run again (tried): that end is waited for too.
         """
         ends = _FINAL.union(statuses)
         changes = self.events("MIGRATION")
         try:
-            while True:
-                with contextlib.suppress(QemuStuckError):
-                    status = (await self.migration()).status
-                    if status in ends:
-                        return status
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL_SECONDS):
-                        async for event in changes:
-                            if event["data"]["status"] in ends:
-                                return str(event["data"]["status"])
-                        raise self._gone("migration")
+            status = await self._migration_end(ends, changes)
         finally:
             changes.close()
+        if status in ("failed", "cancelled"):
+            deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
+            while await self.status() == "finish-migrate" and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.002)
+        return status
+
+    async def _migration_end(self, ends: frozenset[str], changes: EventSubscription) -> str:
+        while True:
+            with contextlib.suppress(QemuStuckError):
+                status = (await self.migration()).status
+                if status in ends:
+                    return status
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    async for event in changes:
+                        if event["data"]["status"] in ends:
+                            return str(event["data"]["status"])
+                    raise self._gone("migration")
 
     async def give_fd(self, name: str, fd: int) -> None:
         """Passes a descriptor into QEMU under `name`, for `fd:NAME` (the caller keeps and closes its own)."""
