@@ -334,7 +334,7 @@ class QmpGuest:
             changes.close()
         if status in ("failed", "cancelled"):
             deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
-            while await self.status() == "finish-migrate" and asyncio.get_running_loop().time() < deadline:
+            while await self.status() == "finish-migrate" and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - QEMU's state
                 await asyncio.sleep(0.002)
         return status
 
