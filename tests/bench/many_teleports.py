@@ -36,7 +36,7 @@ def many(hosts: tuple[Host, Host], disk: Path, arguments: argparse.Namespace) ->
                 moves.append(move)
                 check = move.check
                 print(
-                    f"{plan} {run + 1}/{arguments.runs}: gap {move.continuity.gap_ms:.0f} ms, whole command {move.seconds:.2f} s,"
+                    f"{plan} {run + 1}/{arguments.runs}: gap {move.gap_ms:.0f} ms, whole command {move.seconds:.2f} s,"
                     f" downtime {float(move.outcome['downtime_ms']):.0f} ms, {int(move.outcome['sent_bytes']):,} bytes,"
                     f" memory ok after {check.written_mb} MB rewritten",
                     flush=True,
@@ -64,7 +64,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="many-", dir="/tmp") as folder:
             moves = many(hosts, Path(folder) / "disk.qcow2", arguments)
         for plan in arguments.plans.split(","):
-            gaps = [move.continuity.gap_ms for move in moves if move.outcome.get("plan") == plan]
+            gaps = [move.gap_ms for move in moves if move.outcome.get("plan") == plan]
             if gaps:
                 print(
                     f"{plan}: {len(gaps)} of {arguments.runs} proved; gap median {statistics.median(gaps):.0f}, max {max(gaps):.0f} ms"

@@ -20,7 +20,8 @@ class NativeResult:
     @property
     def gap_ms(self) -> float:
         """The guest's silence as an outsider saw it."""
-        return self.continuity.gap_ms
+        assert self.continuity.switchover_ms is not None
+        return self.continuity.switchover_ms
 
 
 def native_migrate(

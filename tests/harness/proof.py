@@ -26,6 +26,12 @@ class Move:
     check: Check
     disk_sequence: int
 
+    @property
+    def gap_ms(self) -> float:
+        """The guest's silence from its last word at the source to its first at the target, as they arrived outside."""
+        assert self.continuity.switchover_ms is not None
+        return self.continuity.switchover_ms
+
 
 def demand(true: bool, otherwise: str) -> None:
     """Raises WrongError(otherwise) unless `true`."""
@@ -34,7 +40,14 @@ def demand(true: bool, otherwise: str) -> None:
 
 
 def proven_move(
-    source: Host, target: Host, console: GuestConsole, before: Check, *, options: tuple[str, ...] = (), max_gap_ms: float = 1000
+    source: Host,
+    target: Host,
+    console: GuestConsole,
+    before: Check,
+    *,
+    options: tuple[str, ...] = (),
+    host: str = "localhost",
+    max_gap_ms: float = 3000,
 ) -> Move:
     """Lets the target wait, teleports, and demands: one guest that goes on counting, in one process, its memory and disk whole.
 
@@ -44,7 +57,7 @@ def proven_move(
     demand(target.state == "teleportingin", f"{target.name} does not wait for a teleport but is {target.state}")
     counter = console.last_tick.counter if console.last_tick else 0
     begun = time.monotonic()
-    outcome = source.teleport(port, *options)
+    outcome = source.teleport(port, *options, host=host)
     seconds = time.monotonic() - begun
     console.wait_for_tick(30, endpoint=target.name, after_counter=counter, count=100)
     continuity = console.continuity(begun)

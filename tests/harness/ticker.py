@@ -56,7 +56,8 @@ class Continuity:
 
     ticks: int
     endpoints: tuple[str, ...]  # in the order in which they were first heard
-    gap_ms: float
+    switchover_ms: float | None  # the longest silence between two endpoints; None where all was said at one
+    gap_ms: float  # the longest silence of all: also what the host's load did
     gap_before: Tick
     gap_after: Tick
     median_ms: float
@@ -79,8 +80,9 @@ class Continuity:
                 f"missing {self.missing[:3]}, repeated {self.repeated[:3]}, backward {self.backward[:3]}, clock {self.clock_back[:3]}"
             )
         )
+        switchover = "" if self.switchover_ms is None else f" switchover {self.switchover_ms:.0f} ms,"
         return (
-            f"{self.ticks} ticks over {' -> '.join(self.endpoints)}: gap {self.gap_ms:.0f} ms at counter {self.gap_before.counter}"
+            f"{self.ticks} ticks over {' -> '.join(self.endpoints)}:{switchover} longest gap {self.gap_ms:.0f} ms at counter {self.gap_before.counter}"
             f" (ordinary interval: median {self.median_ms:.1f}, p99 {self.p99_ms:.1f} ms); {verdict}"
         )
 
@@ -362,9 +364,11 @@ def judge(ticks: Iterable[Tick]) -> Continuity:
         seen.add(tick.counter)
     intervals = sorted((b.arrival_seconds - a.arrival_seconds) * 1000 for a, b in pairs)
     before, after = max(pairs, key=lambda pair: pair[1].arrival_seconds - pair[0].arrival_seconds)
+    switchovers = [(b.arrival_seconds - a.arrival_seconds) * 1000 for a, b in pairs if a.endpoint != b.endpoint]
     return Continuity(
         ticks=len(ordered),
         endpoints=tuple(dict.fromkeys(tick.endpoint for tick in ordered)),
+        switchover_ms=max(switchovers) if switchovers else None,
         gap_ms=intervals[-1],
         gap_before=before,
         gap_after=after,

@@ -35,6 +35,8 @@ def test_the_gap_is_the_longest_silence() -> None:
     assert seen.gap_ms == pytest.approx(200)
     assert (seen.gap_before.endpoint, seen.gap_after.endpoint) == ("s", "t")
     assert seen.endpoints == ("s", "t")
+    assert seen.switchover_ms == pytest.approx(200)
+    assert judge(ticks(1, 2)).switchover_ms is None
 
 
 def test_one_tick_says_nothing() -> None:
