@@ -20,7 +20,9 @@ from teleport import __version__
 from teleport.errors import BusyError, GuestLostError, HypervisorError, InDoubtError, StateError, TeleportError, UsageError
 from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.process import usable_accelerator
+from teleport.machines import saved_state
 from teleport.machines.definition import Definition
+from teleport.machines.saved_state import SavedFacts
 from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrival, Arrived
@@ -28,6 +30,7 @@ from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared,
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
 from teleport.runner.ownership import Record, record_at, set_free, take_for_start
+from teleport.runner.saving import check_fits, claim, go_on, load, resume_unsaved, save
 from teleport.runner.source import SourceTeleport
 from teleport.runner.state import StateFile
 from teleport.runner.target import WaitingTarget
@@ -41,6 +44,7 @@ MAIN = "main"
 News = asyncio.Queue[Event | None]
 _LINGER_SECONDS = 60.0  # how long a port stays open for a source that has not closed the session
 _POWEROFF_SECONDS = 5.0
+_SAVING_ANSWER_SECONDS = 20.0  # well below what a command waits for an answer
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: set[News] = set()
         self._shutdown_reason = ""
+        self._saving: asyncio.Future[None] | None = None
         self._launcher: Launcher
         self._record: Record
 
@@ -96,24 +101,61 @@ class Agent:
             await self._stop_everything()
 
     async def _begin(self) -> None:
+        saved = await asyncio.to_thread(saved_state.read, self.options.paths)
         if self.definition.teleporter.enabled:
+            if saved:
+                raise StateError(
+                    "startvm",
+                    f"VM {self.definition.name!r} has a saved state and cannot take in another guest",
+                    f"teleport discardstate {shlex.quote(self.definition.name)} drops it, "
+                    f"modifyvm {shlex.quote(self.definition.name)} --teleporter off goes on from it",
+                )
             await self._wait_for_guest()
             return
         self.state.set(VmState.STARTING)
+        if saved:
+            await self._restore(saved)
+            return
         epoch = uuid.uuid4().hex
         me = self._launcher.owner(epoch)
         generation = await take_for_start(self._record, me, take_over=self.options.take_over)
-        launched = await self._launcher.start(label=MAIN)
+        launched: Launched | None = None
+        guest: QmpGuest | None = None
         try:
+            launched = await self._launcher.start(label=MAIN)
             guest = await self._launcher.connect(launched)
             self._runs(launched, guest, generation=generation, identity=self._launcher.own_identity)
             await guest.cont()
         except TeleportError:
-            await self._kill(launched)
+            await self._drop(launched, guest)
             await set_free(self._record, generation)
             self.state.set(VmState.POWEROFF)
             raise
         self.state.set(VmState.RUNNING)
+        await asyncio.to_thread(saved_state.drop_unfinished, self.options.paths)
+
+    async def _restore(self, saved: SavedFacts) -> None:
+        """Goes on from the saved state. Raises TeleportError; the state is kept then."""
+        me = self._launcher.owner(saved.epoch)
+        paths = self.options.paths
+        launched: Launched | None = None
+        guest: QmpGuest | None = None
+        try:
+            await check_fits(self._record, saved, me, take_over=self.options.take_over)
+            launched = await self._launcher.start(label=MAIN, identity=saved.identity, incoming=True)
+            guest = await self._launcher.connect(launched)
+            await load(guest, paths)
+            generation = await claim(self._record, saved, me)
+            self._runs(launched, guest, generation=generation, identity=saved.identity)
+            self._remember(restoring="paused" if saved.was_paused else "running")
+            await go_on(guest, paths, saved)
+        except TeleportError:
+            await self._drop(launched, guest)
+            self.state.set(VmState.SAVED if paths.saved.is_dir() else VmState.ABORTED)
+            raise
+        self._remember()
+        self.state.set(VmState.PAUSED if saved.was_paused else VmState.RUNNING, "from its saved state")
+        await asyncio.to_thread(saved_state.drop_unfinished, paths)
 
     async def _wait_for_guest(self) -> None:
         self.waiting = WaitingTarget(self._launcher, self._record, arrived=self._on_arrival, changed=self._on_session)
@@ -176,6 +218,10 @@ class Agent:
             arriving = next((one for one in alive if one.process.label == f"arrival-{coming.epoch[:8]}"), None)
             await self._take_up_arrival(coming, arriving)
             strays = [one for one in alive if one is not arriving]
+        elif remembered and self.options.paths.saved.is_dir():
+            self._forget_vm()
+            self._end(VmState.SAVED)
+            strays = alive
         elif remembered and sent is None:
             # it ran, and its QEMU died while no agent looked
             self._forget_vm()
@@ -203,6 +249,7 @@ class Agent:
         )
         vm = self._runs(launched, guest, generation=int(remembered["generation"]), identity=identity)
         if sent is None:
+            await self._finish_saving(vm, remembered)
             self.state.set(await self._state_of(guest))
             self._say("a new agent took up the running VM")
             return
@@ -211,6 +258,21 @@ class Agent:
         self.state.set(VmState.TELEPORTING, "a new agent finishes the handover")
         self.teleport = SourceTeleport(vm, order, epoch=prepared.epoch, emit=self._say)
         self._spawn(self._follow(self.teleport, self.teleport.recover(prepared)))
+
+    async def _finish_saving(self, vm: RunningVm, remembered: "dict[str, str | int]") -> None:
+        """What a predecessor left of a save or a restore."""
+        is_saved = self.options.paths.saved.is_dir()
+        if was := remembered.get("saving"):
+            if is_saved:
+                await self._power_off(vm)
+                return
+            await resume_unsaved(vm, was_paused=was == "paused")
+        elif was := remembered.get("restoring"):
+            if is_saved:
+                await asyncio.to_thread(saved_state.mark_used, self.options.paths)
+            if was == "running" and await vm.guest.status() == "paused":
+                await vm.guest.cont()
+        self._remember()
 
     async def _take_up_arrival(self, journal: EpochJournal, launched: Launched | None) -> None:
         await self._wait_for_guest()
@@ -226,13 +288,15 @@ class Agent:
             return None
         return found
 
-    def _remember(self) -> None:
+    def _remember(self, **doing: str) -> None:
+        """For a successor: what runs, and what is being done with it (`saving`, `restoring`: running or paused)."""
         assert self.vm is not None
         known = {
             "label": self.vm.guest.process.label,
             "generation": self.vm.generation,
             "smbios_uuid": self.vm.identity.smbios_uuid,
             "macs": json.dumps(dict(self.vm.identity.macs)),
+            **doing,
         }
         fresh = self.runtime / "vm.json.new"
         fresh.write_text(json.dumps(known))
@@ -274,7 +338,10 @@ class Agent:
         await asyncio.sleep(0.05)  # the last event is read just behind the death
         if self.teleport and not self._clean_shutdown:
             return  # the handover knows what that means
-        if self._clean_shutdown:
+        if self.options.paths.saved.is_dir():
+            self._forget_vm()
+            self._end(VmState.SAVED)
+        elif self._clean_shutdown:
             await self._set_free()
             self._forget_vm()
             by_us = self._shutdown_reason == "host-qmp-quit"
@@ -290,6 +357,21 @@ class Agent:
     async def _set_free(self) -> None:
         if self.vm and self.vm.generation:
             await set_free(self._record, self.vm.generation)
+
+    async def _drop(self, launched: Launched | None, guest: QmpGuest | None) -> None:
+        """Ends a QEMU that did not get as far as running its guest; its death means nothing."""
+        watching = tuple(self._tasks)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        self.vm = None
+        self._forget_vm()
+        if guest and launched:
+            await guest.kill()
+            await guest.close()
+            await self._launcher.forget(launched)
+        elif launched:
+            await self._kill(launched)
 
     async def _kill(self, launched: Launched) -> None:
         with contextlib.suppress(TeleportError):
@@ -346,8 +428,7 @@ class Agent:
                 self._end(VmState.POWEROFF, "no longer waits")
                 return VmState.POWEROFF.value
             raise StateError(action, f"VM {self.definition.name!r} waits for a teleport and runs nothing yet")
-        if self.teleport and action in ("pause", "resume", "reset", "poweroff", "acpipowerbutton"):
-            raise BusyError(action, "a teleport is under way", "wait for its end, or controlvm NAME teleport-cancel")
+        self._require_idle(action)
         match action:
             case "pause":
                 await self.vm.guest.stop()
@@ -367,6 +448,13 @@ class Agent:
                 raise UsageError(f"controlvm {action}", "no such action")
         return self.state.read()[0].value
 
+    def _require_idle(self, action: str) -> None:
+        """Raises BusyError while a teleport or a save needs the guest as it is."""
+        if self.teleport:
+            raise BusyError(action, "a teleport is under way", "wait for its end, or controlvm NAME teleport-cancel")
+        if self._saving and not self._saving.done():
+            raise BusyError(action, "its state is being saved", "wait for its end")
+
     async def _power_off(self, vm: RunningVm) -> None:
         self._shutdown_reason = "host-qmp-quit"
         try:
@@ -382,9 +470,42 @@ class Agent:
         if command == "screenshotpng" and len(arguments) == 1:
             await self._running("screenshotpng").guest.screendump(Path(arguments[0]))
             return ""
+        if command == "savestate":
+            return await self._savestate(wait=arguments == ("wait",))
         raise UsageError(
             f"controlvm {command}", "this runner does not know it", "the VM may have been started by an older version"
         )
+
+    async def _savestate(self, *, wait: bool) -> str:
+        """Begins to save, or waits for the end of it: "saving" after a while without one, for the asker to ask again."""
+        if not wait:
+            vm = self._running("savestate")
+            self._require_idle("savestate")
+            self._saving = asyncio.ensure_future(self._save(vm))
+        if self._saving is None:
+            raise StateError("savestate", "nothing is being saved")
+        await asyncio.wait({self._saving}, timeout=_SAVING_ANSWER_SECONDS)
+        if not self._saving.done():
+            return "saving"
+        self._saving.result()
+        return VmState.SAVED.value
+
+    async def _save(self, vm: RunningVm) -> None:
+        was_paused = await vm.guest.status() != "running"
+        was = self.state.read()[0]
+        self._remember(saving="paused" if was_paused else "running")
+        self.state.set(was, "its state is being saved")
+        try:
+            if not was_paused:
+                await vm.guest.stop()
+            await save(vm, was_paused=was_paused)
+        except TeleportError as error:
+            self._say(f"not saved: {error}")
+            await resume_unsaved(vm, was_paused=was_paused)
+            self._remember()
+            self.state.set(was, f"not saved: {error}")
+            raise
+        await self._power_off(vm)
 
     def _running(self, what: str) -> RunningVm:
         if self.vm is None:
@@ -410,6 +531,7 @@ class Agent:
             raise BusyError(
                 "teleport", f"VM {self.definition.name!r} is already teleporting", "controlvm NAME teleport-cancel ends it"
             )
+        self._require_idle("teleport")
         before = self.state.read()[0]
         if before not in (VmState.RUNNING, VmState.PAUSED):
             raise StateError("teleport", f"VM {self.definition.name!r} must be Running or Paused", f"it is {before.value}")

@@ -2,9 +2,12 @@
 
 from teleport.cli.controlvm.group import VmGroup
 from teleport.cli.controlvm.power import POWER
+from teleport.cli.controlvm.savestate import savestate
 from teleport.cli.controlvm.screenshot import screenshot
 from teleport.cli.controlvm.teleport import cancel, teleport
 
 command = VmGroup(
-    "controlvm", commands=(*POWER, screenshot, teleport, cancel), help="Pause, resume, stop or teleport a running VM."
+    "controlvm",
+    commands=(*POWER, savestate, screenshot, teleport, cancel),
+    help="Pause, resume, stop or teleport a running VM.",
 )
