@@ -33,7 +33,7 @@ def _shown(option: Option) -> str:
 
 def _click_option(option: Option, number: int) -> click.Option:
     return WordsOption(
-        [option.flag(number), f"{option.name.replace('-', '_')}{number}"],
+        [option.flag(number), *(f"--{word}{number or ''}" for word in option.also), f"{option.name.replace('-', '_')}{number}"],
         words=option.kind.words,
         choices=option.kind.choices,
         metavar=option.kind.metavar,

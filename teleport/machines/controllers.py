@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Bus = Literal["ide", "sata", "virtio-blk", "virtio-scsi"]
-Chip = Literal["PIIX4", "IntelAhci", "VirtioBlk", "VirtIO"]
+Bus = Literal["ide", "sata", "scsi", "sas", "virtio-scsi", "virtio-blk", "floppy", "usb"]
+Chip = Literal["PIIX4", "IntelAhci", "LsiLogic", "LsiLogicSas", "VirtIO", "VirtioBlk", "I82078", "USB"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,24 @@ BUSES: Mapping[Bus, BusKind] = MappingProxyType(
             devices_per_port=1,
             types=("hdd", "dvddrive"),
         ),
+        "scsi": BusKind(
+            add="scsi",
+            chips=("LsiLogic",),
+            least_ports=7,
+            most_ports=7,  # QEMU's lsi53c895a: SCSI ids 0-6, the controller is 7
+            default_ports=7,
+            devices_per_port=1,
+            types=("hdd", "dvddrive"),
+        ),
+        "sas": BusKind(
+            add="sas",
+            chips=("LsiLogicSas",),
+            least_ports=1,
+            most_ports=8,
+            default_ports=8,
+            devices_per_port=1,
+            types=("hdd", "dvddrive"),
+        ),
         "virtio-scsi": BusKind(
             add="virtio",
             chips=("VirtIO",),
@@ -72,14 +90,36 @@ BUSES: Mapping[Bus, BusKind] = MappingProxyType(
             devices_per_port=1,
             types=("hdd",),
         ),
+        "floppy": BusKind(
+            add="floppy",
+            chips=("I82078",),
+            least_ports=1,
+            most_ports=1,
+            default_ports=1,
+            devices_per_port=2,
+            types=("fdd",),
+        ),
+        "usb": BusKind(
+            add="usb",
+            chips=("USB",),
+            least_ports=1,
+            most_ports=4,  # the controllers' first two ports are for mouse and keyboard
+            default_ports=4,
+            devices_per_port=1,
+            types=("hdd",),
+        ),
     }
 )
 
 _CHIPS = (
     ChipKind("PIIX4", "ide"),
     ChipKind("IntelAhci", "sata", also=("IntelAHCI", "ahci")),
+    ChipKind("LsiLogic", "scsi", also=("LSILogic", "lsi")),
+    ChipKind("LsiLogicSas", "sas", also=("LSILogicSAS", "lsisas")),
     ChipKind("VirtIO", "virtio-scsi", also=("virtio-scsi", "VirtioSCSI")),
     ChipKind("VirtioBlk", "virtio-blk", also=("virtio-blk",)),
+    ChipKind("I82078", "floppy"),
+    ChipKind("USB", "usb"),
 )
 _CHIP_BY_WORD = {word.lower(): chip for chip in _CHIPS for word in (chip.name, *chip.also)}
 

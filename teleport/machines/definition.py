@@ -10,112 +10,35 @@ description, the VM's own UUID, MAC addresses (the target takes the source's), s
 the display, paths of media (the media themselves are proved to be the same).
 """
 
-import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
-from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from teleport.errors import UsageError
 from teleport.machines import cpus
-from teleport.machines.controllers import BUSES, Bus, Chip, chip_of
+from teleport.machines.adapters import Nic
+from teleport.machines.controllers import BUSES, Bus
+from teleport.machines.drives import Controller
+from teleport.machines.fields import FilePath, Line, Name, Part, Text, Uuid, Vrde, require_unique
 from teleport.machines.vrde import VrdeSettings
-from teleport.machines.vrde import from_dict as vrde_from_dict
-from teleport.machines.vrde import to_dict as vrde_to_dict
 
 FORMAT = 1  # of the definition file; a reader refuses a newer one
 MACHINE_VERSION = "10.0"  # the pin for new VMs: the oldest QEMU that Teleport takes, so that every host knows it
-MOST_NICS = 8
 MOST_SERIAL_PORTS = 4
 MOST_CPUS = 64
 MOST_MEMORY_MB = 2_097_152  # VirtualBox's limit, 2 TB
 LEAST_MEMORY_MB = 4
 BOOT_DEVICES = 4
-MAC_PREFIX = "08:00:27"  # VirtualBox's own block of addresses
 
 Chipset = Literal["piix3", "ich9"]
-Firmware = Literal["bios"]
+Firmware = Literal["bios", "efi"]
 Ram = Literal["shared", "private"]
 Accelerator = Literal["auto", "kvm", "tcg"]
 BootDevice = Literal["none", "floppy", "dvd", "disk", "net"]
-Graphics = Literal["none", "vboxvga", "vmsvga"]
-NicAttachment = Literal["none", "null", "nat"]
-NicModel = Literal["Am79C970A", "82540EM", "82544GC", "82545EM", "82574L", "rtl8139", "vmxnet3", "virtio"]
+Graphics = Literal["none", "vboxvga", "vmsvga", "qxl", "virtio"]
 SerialMode = Literal["disconnected", "file", "server", "client", "tcpserver", "tcpclient", "device"]
-MediumType = Literal["hdd", "dvddrive", "fdd"]
-
-
-def _text(value: str) -> str:
-    """What can stand in a file and on a terminal: valid UTF-8 without NUL."""
-    if "\0" in value:
-        raise ValueError("must not contain a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not valid UTF-8") from None
-    return value
-
-
-def _one_line(value: str) -> str:
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
-        raise ValueError("must not contain control characters or line breaks")
-    return _text(value)
-
-
-def _name(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
-    return _one_line(value)
-
-
-def _uuid(value: str) -> str:
-    try:
-        return str(UUID(value))
-    except ValueError:
-        raise ValueError("is not a UUID such as 8f3c2a1e-5d0b-4c76-9b1f-0a7d3e6c5b42") from None
-
-
-def checked_mac(value: str) -> str:
-    """A MAC address as we write it (``08:00:27:1a:2b:3c``), from any of the usual spellings. Raises ValueError."""
-    if not value:
-        return value
-    digits = value.replace(":", "").replace("-", "").lower()
-    if not re.fullmatch(r"[0-9a-f]{12}", digits):
-        raise ValueError("is not a MAC address of 12 hexadecimal digits such as 0800271A2B3C")
-    if int(digits[1], 16) & 1:
-        raise ValueError("is a multicast address: its second digit must be even")
-    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
-
-
-def _path(value: str) -> str:
-    if value and not PurePosixPath(_one_line(value)).is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
-
-
-def _vrde(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    try:
-        return vrde_from_dict(value)
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-
-
-Text = Annotated[str, AfterValidator(_text)]
-Line = Annotated[str, AfterValidator(_one_line)]
-Name = Annotated[str, AfterValidator(_name)]
-Uuid = Annotated[str, AfterValidator(_uuid)]
-Mac = Annotated[str, AfterValidator(checked_mac)]
-FilePath = Annotated[str, AfterValidator(_path)]
-Vrde = Annotated[VrdeSettings, BeforeValidator(_vrde), PlainSerializer(vrde_to_dict, when_used="json")]
-
-
-class Part(BaseModel):
-    """A section of a definition: frozen, closed, without conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+AudioDriver = Literal["none", "null"]
+AudioController = Literal["ac97", "hda", "sb16"]
 
 
 class Machine(Part):
@@ -164,80 +87,58 @@ class Machine(Part):
         return self
 
 
+class CpuidLeaf(Part):
+    """What the guest reads in one CPUID leaf, as far as QEMU lets it be set (`teleport.machines.cpus`). `subleaf` -1: it has none."""
+
+    leaf: Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+    subleaf: Annotated[int, Field(ge=-1, le=0xFFFFFFFF)] = -1
+    eax: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+    ebx: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+    ecx: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+    edx: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        cpus.check_leaf(self.leaf, self.subleaf)
+        return self
+
+
 class Cpu(Part):
     """The virtual CPU: a model that QEMU names, so that it is the same on every host."""
 
     profile: Annotated[str, AfterValidator(cpus.checked_profile)] = cpus.DEFAULT_PROFILE
+    portability_level: Annotated[int, Field(ge=0, le=cpus.MOST_PORTABLE)] = 0
     pae: bool = True
     long_mode: bool = True
-
-
-class Attachment(Part):
-    """A drive at one place of a controller. `medium` "" is an empty drive; `format` is never probed when the VM starts."""
-
-    port: Annotated[int, Field(ge=0)]
-    device: Annotated[int, Field(ge=0)] = 0
-    type: MediumType
-    medium: FilePath = ""
-    format: Literal["", "qcow2", "raw", "vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels"] = ""
+    cpuid: Annotated[tuple[CpuidLeaf, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.type == "hdd" and not self.medium:
-            raise ValueError("a hard disk needs a medium")
-        if bool(self.medium) != bool(self.format):
-            raise ValueError("medium and format go together")
-        if self.type != "hdd" and self.format not in ("", "raw"):
-            raise ValueError("a CD or floppy image is raw")
+        require_unique("overrides of CPUID leaf", [f"{each.leaf:08x}:{each.subleaf}" for each in self.cpuid])
         return self
 
 
-class Controller(Part):
-    """A storage controller; one of each bus, so that the place of a device depends on the bus alone and never on an order."""
+class Audio(Part):
+    """A sound card. `driver` null: the guest has one, and this host plays nothing of it."""
 
-    name: Name
-    bus: Bus
-    chip: Chip
-    port_count: Annotated[int, Field(ge=1)]
-    bootable: bool = True
-    attachments: Annotated[tuple[Attachment, ...], Field(strict=False)] = ()
+    driver: AudioDriver = "none"
+    controller: AudioController = "ac97"
+
+
+class Usb(Part):
+    """USB controllers (1.1, 2.0, 3.0), and whether mouse and keyboard are plugged into one."""
+
+    ohci: bool = False
+    ehci: bool = False
+    xhci: bool = False
+    mouse: Literal["ps2", "usb", "usbtablet"] = "ps2"
+    keyboard: Literal["ps2", "usb"] = "ps2"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        bus = BUSES[self.bus]
-        chip = chip_of(self.chip)
-        if chip.bus != self.bus:
-            raise ValueError(f"controller {self.name!r}: {self.chip} is no {self.bus} controller, use {' or '.join(bus.chips)}")
-        if not bus.least_ports <= self.port_count <= bus.most_ports:
-            raise ValueError(
-                f"controller {self.name!r}: port_count must be from {bus.least_ports} to {bus.most_ports} for {self.bus}"
-            )
-        taken: set[tuple[int, int]] = set()
-        for each in self.attachments:
-            where = f"controller {self.name!r}, port {each.port}, device {each.device}"
-            if each.port >= self.port_count:
-                raise ValueError(f"{where}: the port must be from 0 to {self.port_count - 1}")
-            if each.device >= bus.devices_per_port:
-                raise ValueError(f"{where}: the device must be from 0 to {bus.devices_per_port - 1}")
-            if (each.port, each.device) in taken:
-                raise ValueError(f"{where} is taken twice")
-            if each.type not in bus.types:
-                raise ValueError(f"{where}: {self.bus} takes {' or '.join(bus.types)}, not {each.type}")
-            taken.add((each.port, each.device))
+        if (self.mouse, self.keyboard) != ("ps2", "ps2") and not (self.ohci or self.ehci or self.xhci):
+            raise ValueError("a USB mouse or keyboard needs a USB controller: --usb on, --usbehci on or --usbxhci on")
         return self
-
-    def ordered(self) -> tuple[Attachment, ...]:
-        """The attachments by port and device, however the file orders them."""
-        return tuple(sorted(self.attachments, key=lambda each: (each.port, each.device)))
-
-
-class Nic(Part):
-    """A network adapter; a number that the definition doesn't list has none."""
-
-    number: Annotated[int, Field(ge=1, le=MOST_NICS)]
-    attachment: NicAttachment = "none"
-    model: NicModel = "82540EM"
-    mac: Mac = ""
 
 
 class Serial(Part):
@@ -286,6 +187,8 @@ class Definition(Part):
     owner_folder: FilePath = ""  # of the owner record, where no writable disk file can have it beside itself
     machine: Machine = Machine()
     cpu: Cpu = Cpu()
+    audio: Audio = Audio()
+    usb: Usb = Usb()
     teleporter: Teleporter = Teleporter()
     vrde: Vrde = Field(default_factory=VrdeSettings)
     controllers: Annotated[tuple[Controller, ...], Field(strict=False)] = ()
@@ -315,24 +218,20 @@ class Definition(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _unique("nics", [each.number for each in self.nics])
-        _unique("serial ports", [each.number for each in self.serial])
-        _unique("controllers named", [each.name for each in self.controllers])
-        _unique("controllers of bus", [each.bus for each in self.controllers])
+        require_unique("nics", [each.number for each in self.nics])
+        require_unique("serial ports", [each.number for each in self.serial])
+        require_unique("controllers named", [each.name for each in self.controllers])
+        require_unique("controllers of bus", [each.bus for each in self.controllers])
         for each in self.nics:
             if each.attachment != "none" and not each.mac:
                 raise ValueError(f"network adapter {each.number} has no MAC address: --macaddress{each.number} auto makes one")
-        _unique("adapters with MAC address", [each.mac for each in self.nics if each.attachment != "none"])
+        require_unique("adapters with MAC address", [each.mac for each in self.nics if each.attachment != "none"])
         used = [each for each in self.serial if each.enabled]
-        _unique("serial ports at I/O base", [hex(each.io_base) for each in used])
+        require_unique("serial ports at I/O base", [hex(each.io_base) for each in used])
         places = [each.medium for c in self.controllers for each in c.attachments if each.type != "dvddrive" and each.medium]
-        _unique("attachments of the medium", places)
+        require_unique("attachments of the medium", places)
+        if self.controller("usb") and not (self.usb.ehci or self.usb.xhci):
+            raise ValueError("USB storage needs a fast USB controller: --usbehci on or --usbxhci on")
         if self.machine.graphics == "none" and self.vrde.enabled:
             raise ValueError("the remote display needs a graphics controller: --graphicscontroller vboxvga, or --vrde off")
         return self
-
-
-def _unique(what: str, values: list[str] | list[int] | list[Bus]) -> None:
-    for value in values:
-        if list(values).count(value) > 1:
-            raise ValueError(f"two {what} {value}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from teleport.errors import UsageError
-from teleport.machines.definition import BootDevice, Chipset, Machine, NicModel
+from teleport.machines.adapters import NicModel
+from teleport.machines.definition import BootDevice, Chipset, Machine
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {

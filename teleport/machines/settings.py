@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from teleport.machines.arguments.storage import node_name
 from teleport.machines.controllers import BUSES, Bus
-from teleport.machines.definition import Attachment, Controller, Definition
+from teleport.machines.definition import Definition
+from teleport.machines.drives import Attachment, Controller
 from teleport.machines.options import OPTIONS, option
 from teleport.machines.options.option import Option
 
@@ -53,6 +54,8 @@ def hardware_settings(definition: Definition) -> tuple[Setting, ...]:
 
 
 def _modify(definition: Definition, chosen: Option, number: int) -> str:
+    if chosen.mend:
+        return f"teleport modifyvm {{vm}} {chosen.mend(definition, number)}"
     together: tuple[str, ...] = (chosen.name,)
     if chosen.name in _KERNEL:
         together = _KERNEL

@@ -7,9 +7,13 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--chipset piix3`, `ich9` | `-machine pc-i440fx-VERSION`, `pc-q35-VERSION` | `board` |
 | `--memory`, `--ram` | `-m`, `memory-backend-file` on the runner's memfd, or `memory-backend-ram` | `board` |
 | `--cpus`, `--cpu-profile`, `--pae`, `--longmode`, `--ioapic` | `-smp`, `-cpu MODEL,enforce=on,…` | `board` |
-| `--graphicscontroller vboxvga`, `vmsvga` | `VGA`, `vmware-svga` | `board` |
+| `--graphicscontroller vboxvga`, `vmsvga` | `VGA`, `vmware-svga`, `qxl-vga`, `virtio-vga` | `board` |
+| `--firmware efi` | OVMF as `pflash0`, the VM's own variables as `pflash1` | `board` |
+| `--cpuid-portability-level`, `--cpuid-set` | `-cpu MODEL,…,FEATURE=on|off`, `family=`, … (`cpus`) | `board` |
+| `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
+| `--audio null`, `--audiocontroller` | `AC97`, `intel-hda`, `sb16` | `usb` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
-| `--nicN`, `--nictypeN` | `-netdev`, and a NIC | `network` |
+| `--nicN`, `--nictypeN`, `--natpfN`, `--bridgeadapterN`, `--intnetN` | `-netdev user`, `tap`, `socket`, and a NIC | `network` |
 | `storagectl`, `storageattach` | a controller, `-blockdev`, and a drive of the same name, e.g. `sata-0-0` | `storage` |
 | `--bootN` | `bootindex` of the devices, `-boot strict=on` | `boot` |
 
@@ -17,20 +21,23 @@ PCI slots (both chipsets, bus `pci.0` or `pcie.0`) are in `places`.
 """
 
 from teleport.machines.arguments.board import board_arguments, serial_arguments
-from teleport.machines.arguments.launch import Launch, escaped
+from teleport.machines.arguments.launch import FirmwareFiles, Launch, escaped
 from teleport.machines.arguments.network import network_arguments
 from teleport.machines.arguments.storage import storage_arguments
+from teleport.machines.arguments.usb import sound_arguments, usb_arguments
 from teleport.machines.definition import Definition
 
-__all__ = ["Launch", "qemu_arguments"]
+__all__ = ["FirmwareFiles", "Launch", "qemu_arguments"]
 
 
 def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
     """What to start `qemu-system-x86_64` with (without its own name). Total and deterministic for every valid definition."""
     return [
         *board_arguments(definition, launch),
+        *usb_arguments(definition),
         *storage_arguments(definition),
         *network_arguments(definition, launch),
+        *sound_arguments(definition),
         *serial_arguments(definition),
         *_monitors(launch),
         *(["-S"] if launch.paused or launch.incoming else []),

@@ -1,11 +1,14 @@
 """Board, memory, CPU, firmware, graphics, serial ports."""
 
+import json
+
 from teleport.machines.arguments.launch import Launch, escaped
 from teleport.machines.arguments.places import VIDEO, slot
-from teleport.machines.definition import Definition, Serial
+from teleport.machines.cpus import leaf_features, portable_features, signature
+from teleport.machines.definition import Definition, Machine, Serial
 
 _ON_OFF = {True: "on", False: "off"}
-_GRAPHICS = {"vboxvga": "VGA", "vmsvga": "vmware-svga"}
+_GRAPHICS = {"vboxvga": "VGA", "vmsvga": "vmware-svga", "qxl": "qxl-vga", "virtio": "virtio-vga"}
 
 
 def video_memory_mb(vram_mb: int) -> int:
@@ -24,6 +27,9 @@ def board_arguments(definition: Definition, launch: Launch) -> list[str]:
         "dump-guest-core": "off",
         "memory-backend": "ram0",
     }
+    firmware = _firmware(definition, launch)
+    if firmware:
+        options |= {"pflash0": "efi-code", "pflash1": "efi-variables"}
     arguments = [
         *("-nodefaults", "-no-user-config"),
         *("-name", f"guest={escaped(definition.name)},debug-threads=on"),
@@ -37,6 +43,7 @@ def board_arguments(definition: Definition, launch: Launch) -> list[str]:
         *("-rtc", f"base={'utc' if machine.rtc_utc else 'localtime'}"),
         *("-boot", "menu=off,strict=on"),
         *("-display", "none"),
+        *firmware,
     ]
     if machine.kernel:
         arguments += ["-kernel", machine.kernel]
@@ -45,17 +52,41 @@ def board_arguments(definition: Definition, launch: Launch) -> list[str]:
     if machine.append:
         arguments += ["-append", machine.append]
     if machine.graphics != "none":
-        memory_mb = video_memory_mb(machine.vram_mb)
-        device = _GRAPHICS[machine.graphics]
-        arguments += ["-device", f"{device},id=video,addr={slot(VIDEO)},vgamem_mb={memory_mb}"]
+        arguments += ["-device", _graphics(machine)]
+    return arguments
+
+
+def _graphics(machine: Machine) -> str:
+    device = f"{_GRAPHICS[machine.graphics]},id=video,addr={slot(VIDEO)}"
+    if machine.graphics == "virtio":  # its frame buffers are in the guest's RAM
+        return f"{device},max_hostmem={max(machine.vram_mb, 64) << 20}"
+    return f"{device},vgamem_mb={video_memory_mb(machine.vram_mb)}"
+
+
+def _firmware(definition: Definition, launch: Launch) -> list[str]:
+    """EFI's code and variables as flash memory. A start without their files is a mistake of the program, not of a person."""
+    if definition.machine.firmware == "bios":
+        return []
+    if launch.firmware is None:
+        raise ValueError("firmware efi needs Launch.firmware")
+    nodes = (("efi-code", launch.firmware.code, True), ("efi-variables", launch.firmware.variables, False))
+    arguments = []
+    for name, path, read_only in nodes:
+        file = {"driver": "file", "node-name": f"{name}-file", "filename": path, "read-only": read_only}
+        node = {"driver": "raw", "node-name": name, "read-only": read_only, "file": file}
+        arguments += ["-blockdev", json.dumps(node, separators=(",", ":"), ensure_ascii=False)]
     return arguments
 
 
 def _cpu(definition: Definition) -> str:
-    """`enforce`: a host that cannot give the guest this CPU refuses, instead of leaving features out in silence."""
+    """The model and what differs from it. `enforce`: a host that cannot give the guest this CPU refuses, instead of leaving
+    features out in silence."""
     cpu = definition.cpu
+    features = portable_features(cpu.portability_level) | leaf_features(cpu.cpuid)
     switched_off = {"pae": cpu.pae, "lm": cpu.long_mode, "apic": definition.machine.ioapic}
-    return ",".join([cpu.profile, "enforce=on", *(f"{feature}=off" for feature, on in switched_off.items() if not on)])
+    features |= {name: False for name, on in switched_off.items() if not on}
+    identity = [f"{name}={value}" for name, value in signature(cpu.cpuid).items()]
+    return ",".join([cpu.profile, "enforce=on", *identity, *(f"{name}={_ON_OFF[on]}" for name, on in features.items())])
 
 
 def _ram(definition: Definition, launch: Launch) -> str:

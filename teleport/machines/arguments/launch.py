@@ -7,18 +7,28 @@ from teleport.model import GuestIdentity
 
 
 @dataclass(frozen=True)
+class FirmwareFiles:
+    """EFI firmware on this host: its code, read only, and this VM's own file of variables (`teleport.machines.firmware`)."""
+
+    code: str
+    variables: str
+
+
+@dataclass(frozen=True)
 class Launch:
     """One start of one VM's QEMU.
 
     `ram_fd` is a descriptor that QEMU inherits and that holds exactly the definition's `memory_bytes` (a memfd): the guest's
     RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose
-    guest arrives here. `paused` starts without running (`incoming` does so anyway, and waits for `migrate-incoming`).
+    guest arrives here; `firmware` is needed for firmware efi alone. `paused` starts without running (`incoming` does so
+    anyway, and waits for `migrate-incoming`).
     """
 
     accelerator: Literal["kvm", "tcg"]
     qmp_socket: str
     oob_socket: str
     ram_fd: int | str | None = None
+    firmware: FirmwareFiles | None = None
     identity: GuestIdentity | None = None
     incoming: bool = False
     paused: bool = False

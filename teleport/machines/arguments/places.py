@@ -7,9 +7,15 @@ from typing import Final
 
 VIDEO: Final = 0x02
 SATA: Final = 0x03  # on pc; q35 has its own AHCI
+SCSI: Final = 0x04
+SAS: Final = 0x05
 VIRTIO_SCSI: Final = 0x06
+AUDIO: Final = 0x07
 VIRTIO_BLK_FIRST: Final = 0x08  # ports 0-7
 NIC_FIRST: Final = 0x10  # adapters 1-8
+OHCI: Final = 0x18
+EHCI: Final = 0x19
+XHCI: Final = 0x1A
 IDE: Final = 0x1E  # on q35; pc has its own PIIX3 IDE
 
 

@@ -3,9 +3,13 @@
 import json
 
 from teleport.machines.arguments.boot import boot_indexes
-from teleport.machines.arguments.places import IDE, SATA, VIRTIO_BLK_FIRST, VIRTIO_SCSI, slot
+from teleport.machines.arguments.places import IDE, SAS, SATA, SCSI, VIRTIO_BLK_FIRST, VIRTIO_SCSI, slot
+from teleport.machines.arguments.usb import storage_bus
 from teleport.machines.controllers import Bus
-from teleport.machines.definition import Attachment, Chipset, Controller, Definition
+from teleport.machines.definition import Chipset, Definition
+from teleport.machines.drives import Attachment, Controller
+
+_SAS_ADDRESS = 0x5000C50015EA71A0  # an address of the kind that QEMU's own tests use; only seen within the guest
 
 
 def node_name(bus: Bus, attachment: Attachment) -> str:
@@ -21,8 +25,11 @@ def storage_arguments(definition: Definition) -> list[str]:
         arguments += _controller(controller.bus, definition.machine.chipset)
         for each in controller.ordered():
             if each.medium:
-                arguments += ["-blockdev", json.dumps(_block_node(controller.bus, each), separators=(",", ":"))]
-            properties = _drive(controller, each, definition.machine.chipset)
+                arguments += [
+                    "-blockdev",
+                    json.dumps(_block_node(controller.bus, each), separators=(",", ":"), ensure_ascii=False),
+                ]
+            properties = _drive(definition, controller, each)
             place = (controller.bus, each.port, each.device)
             if place in indexes:
                 properties += f",bootindex={indexes[place]}"
@@ -31,16 +38,16 @@ def storage_arguments(definition: Definition) -> list[str]:
 
 
 def _controller(bus: Bus, chipset: Chipset) -> list[str]:
-    """What must be added for this bus; `pc` has PIIX3 IDE built in, `q35` AHCI."""
-    match bus, chipset:
-        case "ide", "ich9":
-            return ["-device", f"piix4-ide,id=pide,addr={slot(IDE)}"]
-        case "sata", "piix3":
-            return ["-device", f"ich9-ahci,id=sata,addr={slot(SATA)}"]
-        case "virtio-scsi", _:
-            return ["-device", f"virtio-scsi-pci,id=vscsi,addr={slot(VIRTIO_SCSI)}"]
-        case _:
-            return []
+    """What must be added for this bus; `pc` has PIIX3 IDE and a floppy controller built in, `q35` AHCI."""
+    added = {
+        ("ide", "ich9"): f"piix4-ide,id=pide,addr={slot(IDE)}",
+        ("sata", "piix3"): f"ich9-ahci,id=sata,addr={slot(SATA)}",
+        ("floppy", "ich9"): "isa-fdc,id=fdc",
+        ("scsi", chipset): f"lsi53c895a,id=scsi,addr={slot(SCSI)}",
+        ("sas", chipset): f"mptsas1068,id=sas,addr={slot(SAS)},sas_address={_SAS_ADDRESS:#x}",
+        ("virtio-scsi", chipset): f"virtio-scsi-pci,id=vscsi,addr={slot(VIRTIO_SCSI)}",
+    }.get((bus, chipset))
+    return ["-device", added] if added else []
 
 
 def _block_node(bus: Bus, attachment: Attachment) -> dict[str, object]:
@@ -62,19 +69,30 @@ def _block_node(bus: Bus, attachment: Attachment) -> dict[str, object]:
     }
 
 
-def _drive(controller: Controller, attachment: Attachment, chipset: Chipset) -> str:
+def _drive(definition: Definition, controller: Controller, attachment: Attachment) -> str:
     """The drive as the guest sees it; its serial number is its place, so that it is the same on both sides."""
+    on_pc = definition.machine.chipset == "piix3"
     name = node_name(controller.bus, attachment)
     port, device = attachment.port, attachment.device
     is_disk = attachment.type == "hdd"
+    ide, scsi = f"ide-{'hd' if is_disk else 'cd'}", f"scsi-{'hd' if is_disk else 'cd'}"
+    drive = f",drive={name}" if attachment.medium else ""
+    common = f"id={name}{drive},serial={name}"
     match controller.bus:
         case "ide":
-            model = f"ide-{'hd' if is_disk else 'cd'},bus={'ide' if chipset == 'piix3' else 'pide'}.{port},unit={device}"
+            model = f"{ide},bus={'ide' if on_pc else 'pide'}.{port},unit={device},{common}"
         case "sata":
-            model = f"ide-{'hd' if is_disk else 'cd'},bus={'sata' if chipset == 'piix3' else 'ide'}.{port},unit=0"
+            model = f"{ide},bus={'sata' if on_pc else 'ide'}.{port},unit=0,{common}"
+        case "scsi":
+            model = f"{scsi},bus=scsi.0,channel=0,scsi-id={port},lun=0,{common}"
+        case "sas":  # without a WWN Linux sees no disk there
+            model = f"{scsi},bus=sas.0,channel=0,scsi-id={port},lun=0,wwn={_SAS_ADDRESS + 1 + port:#x},{common}"
         case "virtio-scsi":
-            model = f"scsi-{'hd' if is_disk else 'cd'},bus=vscsi.0,channel=0,scsi-id={port},lun=0"
+            model = f"{scsi},bus=vscsi.0,channel=0,scsi-id={port},lun=0,{common}"
         case "virtio-blk":
-            model = f"virtio-blk-pci,addr={slot(VIRTIO_BLK_FIRST + port)}"
-    drive = f",drive={name}" if attachment.medium else ""
-    return f"{model},id={name}{drive},serial={name}"
+            model = f"virtio-blk-pci,addr={slot(VIRTIO_BLK_FIRST + port)},{common}"
+        case "floppy":
+            model = f"floppy{'' if on_pc else ',bus=fdc.0'},unit={device},id={name}{drive}"
+        case "usb":  # ports 1 and 2 are for mouse and keyboard
+            model = f"usb-storage,bus={storage_bus(definition)},port={3 + port},{common}"
+    return model

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from teleport.machines.options import board, network, remote, serial
+from teleport.machines.options import board, devices, network, remote, serial
 from teleport.machines.options.option import Option
 
-OPTIONS: tuple[Option, ...] = (*board.OPTIONS, *network.OPTIONS, *serial.OPTIONS, *remote.OPTIONS)
+OPTIONS: tuple[Option, ...] = (*board.OPTIONS, *devices.OPTIONS, *network.OPTIONS, *serial.OPTIONS, *remote.OPTIONS)
 _BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.also)}
 
 _HOST = "QEMU decides this by itself on every host"
@@ -23,7 +23,15 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("paravirtprovider", "nested-hw-virt", "biosapic", "triplefaultreset", "x2apic"), _LATER),
         **dict.fromkeys(("accelerate3d", "accelerate2dvideo", "pagefusion", "guestmemoryballoon"), _LATER),
         **dict.fromkeys(("clipboard", "draganddrop", "groups", "iconfile", "snapshotfolder", "defaultfrontend"), _LATER),
-        **dict.fromkeys(("audio", "audiocontroller", "audiocodec", "usb", "usbehci", "usbxhci", "mouse", "keyboard"), _LATER),
+        **dict.fromkeys(("audiocodec", "audioin", "audioout", "usbcardreader", "usbrename"), _LATER),
+        **dict.fromkeys(
+            ("nicproperty", "nictrace", "nictracefile", "nicspeed", "nicbootprio", "nicpromisc", "nicbandwidthgroup"), _LATER
+        ),
+        **dict.fromkeys(("hostonlyadapter", "nat-network", "natnet", "natsettings", "natdnspassdomain", "natdnsproxy"), _LATER),
+        **dict.fromkeys(
+            ("natdnshostresolver", "nataliasmode", "nattftpprefix", "nattftpfile", "nattftpserver", "natbindip"), _LATER
+        ),
+        **dict.fromkeys(("lptmode", "lpt", "hostonlynet", "cpuhotplug", "cpuexecutioncap", "plugcpu", "unplugcpu"), _LATER),
         "synthcpu": "use --cpu-profile to name a model",
     }
 )

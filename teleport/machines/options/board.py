@@ -12,10 +12,11 @@ from teleport.machines.definition import (
     MOST_MEMORY_MB,
     Definition,
 )
+from teleport.machines.options.cpuid import PROCESSOR
 from teleport.machines.options.kinds import FILE, FOLDER, SWITCH, Kind, choice, number, text
 from teleport.machines.options.option import Draft, Option, field
 
-GENERAL, SYSTEM, PROCESSOR, BOOT, SCREEN = "General", "System", "Processor", "Boot", "Screen"
+GENERAL, SYSTEM, BOOT, SCREEN = "General", "System", "Boot", "Screen"
 
 
 def _row(name: str, kind: Kind, where: str, *, label: str, about: str, group: str, **more: Any) -> Option:
@@ -112,10 +113,15 @@ OPTIONS = (
     ),
     _row(
         "firmware",
-        choice("bios"),
+        choice(
+            "bios",
+            "efi",
+            also={"efi64": "efi"},
+            refused={"efi32": "Debian's EFI firmware is for 64-bit guests"},
+        ),
         "machine.firmware",
         label="Firmware",
-        about="what boots the guest",
+        about="what boots the guest: bios (SeaBIOS) or efi (OVMF, with variables of the VM's own)",
         group=SYSTEM,
     ),
     _row(
@@ -251,12 +257,14 @@ OPTIONS = (
             "none",
             "vboxvga",
             "vmsvga",
+            "qxl",
+            "virtio",
             also={"vga": "vboxvga", "std": "vboxvga"},
             refused={"vboxsvga": "QEMU has no such adapter"},
         ),
         "machine.graphics",
         label="Graphics controller",
-        about="vboxvga (QEMU's standard VGA with VESA modes), vmsvga (VMware's SVGA II) or none",
+        about="vboxvga (QEMU's standard VGA with VESA modes), vmsvga (VMware's SVGA II), qxl, virtio, or none",
         group=SCREEN,
     ),
     _row(

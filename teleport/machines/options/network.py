@@ -1,11 +1,14 @@
 """Network adapters."""
 
 import secrets
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from teleport.machines import ostypes
-from teleport.machines.definition import MAC_PREFIX, MOST_NICS, Definition, checked_mac
-from teleport.machines.options.kinds import Kind, choice
+from teleport.machines.adapters import MAC_PREFIX, MOST_NICS, Forward
+from teleport.machines.definition import Definition
+from teleport.machines.fields import checked_mac
+from teleport.machines.options.kinds import SWITCH, Kind, choice, refuse, text
 from teleport.machines.options.option import Draft, Option, numbered
 
 NETWORK = "Network"
@@ -23,12 +26,64 @@ def _entry(draft: Draft, number: int) -> dict[str, Any]:
 
 
 def _set(name: str) -> Any:
-    def put(draft: Draft, number: int, value: str) -> None:
+    def put(draft: Draft, number: int, value: Any) -> None:
         entry = _entry(draft, number)
         entry[name] = value
         entry["mac"] = entry["mac"] or new_mac()
 
     return put
+
+
+def _parse_forward(given: Sequence[str]) -> dict[str, Any] | str:
+    if given[0].lower() == "delete":
+        return given[1]
+    parts = given[0].split(",")
+    if len(parts) != 6:
+        raise ValueError(f"{given[0]!r} is not [NAME],tcp|udp,[HOSTIP],HOSTPORT,[GUESTIP],GUESTPORT")
+    name, protocol, host_address, host_port, guest_address, guest_port = parts
+    if protocol.lower() not in ("tcp", "udp"):
+        raise refuse(protocol, ("tcp", "udp"))
+    for port in (host_port, guest_port):
+        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError(f"{port!r} is not a port from 1 to 65535")
+    return {
+        "name": name or f"{protocol.lower()}_{host_port}_{guest_port}",
+        "protocol": protocol.lower(),
+        "host_address": host_address,
+        "host_port": int(host_port),
+        "guest_address": guest_address,
+        "guest_port": int(guest_port),
+    }
+
+
+def _set_forward(draft: Draft, number: int, value: dict[str, Any] | str) -> None:
+    entry = _entry(draft, number)
+    forwards = list(entry.get("forwards", ()))
+    if isinstance(value, str):
+        left = [each for each in forwards if each["name"] != value]
+        if len(left) == len(forwards):
+            names = ", ".join(each["name"] for each in forwards) or "none"
+            raise ValueError(f"there is no forwarding {value!r}; this adapter has {names}")
+        entry["forwards"] = tuple(left)
+        return
+    if any(each["name"] == value["name"] for each in forwards):
+        raise ValueError(f"there is a forwarding {value['name']!r} already: delete it first")
+    entry["forwards"] = (*forwards, value)
+
+
+def _show_forwards(value: tuple[Forward, ...]) -> str:
+    return "; ".join(
+        f"{each.name},{each.protocol},{each.host_address},{each.host_port},{each.guest_address},{each.guest_port}"
+        for each in value
+    )
+
+
+def _is(attachment: str) -> Callable[[Definition, int], bool]:
+    return lambda definition, number: definition.nic(number).attachment == attachment
+
+
+def _forward_words(following: Sequence[str]) -> int:
+    return 2 if following and following[0].lower() == "delete" else 1
 
 
 def _is_there(definition: Definition, number: int) -> bool:
@@ -53,10 +108,13 @@ OPTIONS = (
             "none",
             "null",
             "nat",
-            refused=dict.fromkeys(("bridged", "intnet", "hostonly", "generic", "natnetwork"), _NOT_THERE),
+            "bridged",
+            "intnet",
+            refused=dict.fromkeys(("hostonly", "generic", "natnetwork"), _NOT_THERE),
         ),
         label="NIC",
-        about="none: no adapter; null: an adapter without a cable; nat: behind the host's own address",
+        about="none: no adapter; null: one without a cable; nat: behind the host's address; bridged: on a bridge of the host; "
+        "intnet: with other VMs of this host",
         get=lambda definition, number: definition.nic(number).attachment,
         set=_set("attachment"),
         group=NETWORK,
@@ -94,5 +152,60 @@ OPTIONS = (
         most=MOST_NICS,
         hardware=False,
         relevant=_is_there,
+    ),
+    Option(
+        name="cableconnected",
+        kind=SWITCH,
+        label="Cable connected",
+        about="whether the adapter has a link",
+        get=lambda definition, number: definition.nic(number).cable,
+        set=_set("cable"),
+        group=NETWORK,
+        most=MOST_NICS,
+        relevant=_is_there,
+    ),
+    Option(
+        name="natpf",
+        kind=Kind(
+            metavar="[NAME],tcp|udp,[HOSTIP],HOSTPORT,[GUESTIP],GUESTPORT|delete NAME",
+            parse=_parse_forward,
+            show=_show_forwards,
+            choices=("delete",),
+            words=_forward_words,
+        ),
+        label="NAT forwarding",
+        about="lets a port of this host lead to the guest",
+        get=lambda definition, number: definition.nic(number).forwards,
+        set=_set_forward,
+        group=NETWORK,
+        most=MOST_NICS,
+        hardware=False,
+        shown=False,
+        repeats=True,
+        relevant=_is("nat"),
+    ),
+    Option(
+        name="bridgeadapter",
+        kind=text("BRIDGE"),
+        label="Bridge",
+        about="the bridge of this host that the adapter is on",
+        get=lambda definition, number: definition.nic(number).bridge,
+        set=_set("bridge"),
+        group=NETWORK,
+        most=MOST_NICS,
+        hardware=False,
+        relevant=_is("bridged"),
+    ),
+    Option(
+        name="intnet",
+        kind=text("NETWORK"),
+        label="Internal network",
+        about="the name of the network; VMs of this host with the same one hear each other",
+        get=lambda definition, number: definition.nic(number).network,
+        set=_set("network"),
+        group=NETWORK,
+        most=MOST_NICS,
+        hardware=False,
+        relevant=_is("intnet"),
     ),
 )

@@ -25,6 +25,7 @@ class Option:
     how people read it in `showvminfo`, `key` its name with `--machinereadable` (default: the name), `about` its help. `hardware`
     says that the guest sees it, so that both ends of a teleport must agree; `live` that it may change while the VM runs;
     `relevant` whether it means anything for a definition; `also` other spellings. `repeats`: each use adds to the last one.
+    `hardware_value` and `mend` say how it is compared, and which options set it, where that is not simply the option itself.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Option:
     also: tuple[str, ...] = ()
     relevant: Callable[[Definition, int], bool] = lambda _, __: True
     hardware_value: Callable[[Definition, int], str] | None = None
+    mend: Callable[[Definition, int], str] | None = None
 
     @property
     def numbers(self) -> range:

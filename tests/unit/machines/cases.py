@@ -2,19 +2,10 @@
 
 from typing import Any, get_args
 
+from teleport.machines.adapters import Nic, NicModel
 from teleport.machines.controllers import BUSES, Bus
-from teleport.machines.definition import (
-    Attachment,
-    Chipset,
-    Controller,
-    Cpu,
-    Definition,
-    Machine,
-    MediumType,
-    Nic,
-    NicModel,
-    Serial,
-)
+from teleport.machines.definition import Chipset, Cpu, Definition, Machine, Serial
+from teleport.machines.drives import Attachment, Controller, MediumType
 
 UUID = "8f3c2a1e-5d0b-4c76-9b1f-0a7d3e6c5b42"
 CHIPSETS: tuple[Chipset, ...] = get_args(Chipset)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from teleport.machines.adapters import Nic
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.attached import media, owner_record_folder
-from teleport.machines.definition import Nic
 from teleport.model import GuestIdentity
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
 

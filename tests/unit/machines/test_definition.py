@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from teleport.machines.definition import Cpu, Definition, Machine, Nic, Serial, Teleporter
+from teleport.machines.adapters import Nic
+from teleport.machines.definition import Cpu, Definition, Machine, Serial, Teleporter
 from teleport.machines.text import describe
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
 

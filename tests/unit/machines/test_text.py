@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from teleport.errors import StorageError
-from teleport.machines.definition import Nic
+from teleport.machines.adapters import Nic
 from teleport.machines.text import parse_definition, render_definition
 from teleport.machines.vrde import set_option
 from tests.unit.machines.cases import cases, controller, definition, drive

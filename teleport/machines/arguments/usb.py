@@ -1,0 +1,46 @@
+"""USB controllers, and mouse and keyboard on them; sound."""
+
+from teleport.machines.arguments.places import AUDIO, EHCI, OHCI, XHCI, slot
+from teleport.machines.definition import Definition, Usb
+
+_CONTROLLERS = {"ohci": ("pci-ohci,num-ports=6", OHCI), "ehci": ("usb-ehci", EHCI), "xhci": ("qemu-xhci,p2=6,p3=6", XHCI)}
+_MICE = {"usb": "usb-mouse", "usbtablet": "usb-tablet"}
+
+
+def usb_arguments(definition: Definition) -> list[str]:
+    """The controllers `ohci`, `ehci`, `xhci` that are on, then mouse and keyboard at ports 1 and 2 of the newest."""
+    usb = definition.usb
+    arguments: list[str] = []
+    for name in _present(usb):
+        device, place = _CONTROLLERS[name]
+        arguments += ["-device", f"{device},id={name},addr={slot(place)}"]
+    if usb.mouse != "ps2":
+        arguments += ["-device", f"{_MICE[usb.mouse]},id=mouse,bus={_present(usb)[-1]}.0,port=1"]
+    if usb.keyboard != "ps2":
+        arguments += ["-device", f"usb-kbd,id=keyboard,bus={_present(usb)[-1]}.0,port=2"]
+    return arguments
+
+
+def storage_bus(definition: Definition) -> str:
+    """Where USB disks are plugged in: the newest controller."""
+    return f"{_present(definition.usb)[-1]}.0"
+
+
+def _present(usb: Usb) -> list[str]:
+    """The controllers that are on, the oldest first."""
+    return [name for name in _CONTROLLERS if getattr(usb, name)]
+
+
+def sound_arguments(definition: Definition) -> list[str]:
+    """The sound card, if any; this host plays nothing of it."""
+    if definition.audio.driver == "none":
+        return []
+    backend = ["-audiodev", "none,id=sound-backend"]
+    match definition.audio.controller:
+        case "ac97":
+            return [*backend, "-device", f"AC97,id=sound,addr={slot(AUDIO)},audiodev=sound-backend"]
+        case "hda":
+            controller = ["-device", f"intel-hda,id=sound,addr={slot(AUDIO)}"]
+            return [*backend, *controller, "-device", "hda-duplex,id=codec,bus=sound.0,cad=0,audiodev=sound-backend"]
+        case "sb16":
+            return [*backend, "-device", "sb16,id=sound,audiodev=sound-backend"]

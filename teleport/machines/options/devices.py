@@ -1,0 +1,64 @@
+"""Sound and USB."""
+
+from typing import Any
+
+from teleport.machines.definition import Definition
+from teleport.machines.options.kinds import SWITCH, Kind, choice
+from teleport.machines.options.option import Option, field
+
+AUDIO, USB = "Audio", "USB"
+_BACKENDS = "the guest's sound would stay with this host when the guest moves"
+
+
+def _row(name: str, kind: Kind, where: str, *, label: str, about: str, group: str, **more: Any) -> Option:
+    section, _, attribute = where.rpartition(".")
+    get, put = field(section, attribute)
+    return Option(name=name, kind=kind, label=label, about=about, get=get, set=put, group=group, **more)
+
+
+def _has_sound(definition: Definition, _: int) -> bool:
+    return definition.audio.driver != "none"
+
+
+OPTIONS = (
+    _row(
+        "audio",
+        choice("none", "null", refused=dict.fromkeys(("oss", "alsa", "pulse", "default", "was", "dsound"), _BACKENDS)),
+        "audio.driver",
+        label="Audio",
+        about="none: no sound card; null: one of which this host plays nothing",
+        group=AUDIO,
+        also=("audio-driver",),
+    ),
+    _row(
+        "audiocontroller",
+        choice("ac97", "hda", "sb16"),
+        "audio.controller",
+        label="Audio Controller",
+        about="the sound card's model",
+        group=AUDIO,
+        relevant=_has_sound,
+        also=("audio-controller",),
+    ),
+    _row("usb", SWITCH, "usb.ohci", label="OHCI USB", about="a USB 1.1 controller", group=USB, also=("usbohci", "usb-ohci")),
+    _row("usbehci", SWITCH, "usb.ehci", label="EHCI USB", about="a USB 2.0 controller", group=USB, also=("usb-ehci",)),
+    _row("usbxhci", SWITCH, "usb.xhci", label="xHCI USB", about="a USB 3.0 controller", group=USB, also=("usb-xhci",)),
+    _row(
+        "mouse",
+        choice("ps2", "usb", "usbtablet", refused={"usbmultitouch": "QEMU's multi-touch devices are not USB"}),
+        "usb.mouse",
+        label="Pointing Device",
+        about="usbtablet follows a viewer's pointer exactly",
+        group=USB,
+        key="hidpointing",
+    ),
+    _row(
+        "keyboard",
+        choice("ps2", "usb"),
+        "usb.keyboard",
+        label="Keyboard Device",
+        about="the keyboard",
+        group=USB,
+        key="hidkeyboard",
+    ),
+)
