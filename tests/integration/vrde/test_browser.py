@@ -1,0 +1,137 @@
+"""The guest in a browser: noVNC in a headless Chromium, through a move, with the display's own login."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from teleport.errors import BusyError, NotFoundError
+from teleport.machines.vrde import set_extradata
+from teleport.vrde.auth import password_hash
+from tests.integration.vrde.chromium import Chromium
+from tests.integration.vrde.desk import Desk, at, migrate, settings, until, xfreerdp
+
+pytestmark = pytest.mark.qemu
+
+
+def unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@contextlib.asynccontextmanager
+async def browser(folder, url):
+    made = Chromium(folder)
+    try:
+        yield await made.open(url)
+    finally:
+        await made.end()
+
+
+def test_the_page_shows_the_guest_through_a_move(short_folder):
+    async def body(desk: Desk):
+        source = await (await desk.guest("a")).counting()
+        front, status = await desk.front(settings(vrdemulticon="on"), source.vnc)
+        opened = await front.console()
+        assert opened["fingerprint"] == status["details"]["fingerprint"]
+        async with browser(short_folder, opened["url"]) as page:
+            await page.shows_guest()
+            await page.moves()
+            await page.type("web1")
+            await until(lambda: source.screen()[1] == "web1", what="the typed text")
+            await page.image("browser-before")
+            viewer = desk.viewer(xfreerdp(status["port"]))  # beside an RDP viewer
+            await viewer.x.shows_guest()
+            target = await desk.guest("b", "-incoming", "defer")
+            await migrate(source, target)
+            assert await front.retarget([target.vnc]) == 2
+            source.end()
+            await page.shows_guest()
+            await page.moves()
+            await page.type("2")
+            await until(lambda: target.screen()[1] == "web12", what="the typed text")
+            await page.shows_guest("browser-after")
+            assert {s["protection"] for s in (await front.status())["sessions"]} == {"TLS", "TLSv1.3"}
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_the_login_page(short_folder):
+    async def body(desk: Desk):
+        chosen = settings(vrdeauthtype="external", vrdeauthlibrary="VBoxAuthSimple")
+        guest = await (await desk.guest()).counting()
+        front, _ = await desk.front(set_extradata(chosen, "VBoxAuthSimple/users/john", password_hash("secret")), guest.vnc)
+        opened = await front.console()
+        async with browser(short_folder, opened["url"].partition("#")[0]) as page:
+
+            async def submit(password: str) -> None:
+                await page.ask(
+                    "Runtime.evaluate",
+                    expression=f"login.elements.user.value='john'; login.elements.password.value='{password}'; login.requestSubmit()",
+                )
+
+            for _ in range(100):
+                if await page.value("document.getElementById('login') && !document.getElementById('login').hidden"):
+                    break
+                await asyncio.sleep(0.1)
+            await submit("hunter2")
+            await until(lambda: "browser 127.0.0.1 refused" in desk.front_log())
+            await page.image("browser-refused")
+            await submit("secret")
+            await page.shows_guest("browser-login")
+        assert "hunter2" not in desk.front_log()
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_tickets_origins_and_paths(short_folder):
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        front, _ = await desk.front(settings(vrdemulticon="on"), guest.vnc)
+        base, _, ticket = (await front.console())["url"].partition("/#")
+        where = base.replace("https", "wss")
+
+        async def refused(path: str, **more) -> int:
+            with pytest.raises(InvalidStatus) as caught:
+                async with connect(f"{where}{path}", ssl=unchecked(), **more):
+                    pass
+            return caught.value.response.status_code
+
+        assert await refused(f"/{ticket}/socket", origin="https://elsewhere.example") == 403
+        assert await refused("/nonsense/socket") == 403
+        async with connect(f"{where}/{ticket}/socket", ssl=unchecked(), origin=base) as socket:
+            assert await socket.recv() == b"RFB 003.008\n"
+            assert await refused(f"/{ticket}/socket") == 403  # one time
+        async with connect(f"{where}/login", ssl=unchecked()) as socket:
+            await socket.send(json.dumps(["nonsense"]))
+            await socket.wait_closed()
+        for path, status in (("/", b"200"), ("/console.js", b"200"), ("/novnc/core/rfb.js", b"200"), ("/novnc/../package.json", b"404"),
+                             ("/novnc/%2e%2e/x", b"404"), ("/etc/passwd", b"404")):  # fmt: skip
+            port = int(where.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=unchecked())
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+            assert answer.split(b" ")[1] == status, path
+            if status == b"200":
+                assert b"Content-Security-Policy" in answer
+        with pytest.raises(NotFoundError, match="no screen 2"):
+            await front.console(screen=2)
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_a_taken_port_is_named(short_folder):
+    async def body(desk: Desk):
+        guest = await desk.guest()
+        front, status = await desk.front(settings(), guest.vnc)
+        with pytest.raises(BusyError, match=str(status["port"])):
+            await front.console(address="127.0.0.1", port=status["port"])
+
+    asyncio.run(at(short_folder, body))
