@@ -392,6 +392,7 @@ _CLAIMS = {
     ClaimResult.UNKNOWN: E.CLAIM_UNKNOWN,
 }
 
+
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         log.error("an arrival failed", exc_info=error)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 
 from teleport.errors import CancelledError, GuestLostError, HypervisorError, StateError, StorageError, TeleportError
 from teleport.handover.source import HEARD, SOURCE, SourceEffect, SourceEvent, SourcePhase
-from teleport.host.guest import QemuGoneError
+from teleport.host.guest import QemuGoneError, QemuStuckError
 from teleport.host.process import kill_process
 from teleport.host.ram import hash_guest_ram
 from teleport.model import ClaimResult, Outcome, OutcomeKind, Owner, PlanName, Progress, Stage, TargetPhase, TargetReport
@@ -354,9 +354,12 @@ class SourceTeleport:
         try:
             if self.order.verify_ram:
                 self._digest = await self._hash()
-            await self.vm.guest.migrate_continue()
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self.vm.guest.migrate_continue()
         except QemuGoneError:
             raise
+        except TimeoutError:
+            return self._failed(HypervisorError("migrate-continue", "QEMU does not answer: the stream has stalled"))
         except HypervisorError as error:
             return self._failed(error)
         return None
@@ -365,19 +368,23 @@ class SourceTeleport:
         if self._outgoing:
             self._outgoing.close()
         try:
-            if (await self.vm.guest.migration()).status not in ("none", "completed", "failed", "cancelled"):
-                await self.vm.guest.migrate_cancel()
-                try:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        await self.vm.guest.wait_migration()
-                except TimeoutError:
-                    await self.vm.guest.yank()
-                    await self.vm.guest.wait_migration()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._cancel_migration()
+            except (TimeoutError, QemuStuckError):
+                # a stalled connection in state `device` freezes the main monitor: only out of band it still listens
+                await self.vm.guest.yank()
+                await self._cancel_migration()
         except QemuGoneError:
             raise
         except HypervisorError as error:
             log.warning("cancelling QEMU's migration: %s", error)
         return None
+
+    async def _cancel_migration(self) -> None:
+        if (await self.vm.guest.migration()).status not in ("none", "completed", "failed", "cancelled"):
+            await self.vm.guest.migrate_cancel()
+            await self.vm.guest.wait_migration()
 
     async def _send_commit(self) -> SourceEvent | None:
         self._spawn(self._commit())
