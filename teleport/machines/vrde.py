@@ -182,7 +182,9 @@ RDP_PROPERTIES = _properties(
 )
 VNC_PROPERTIES = _properties(*_COMMON, Property("VNCPassword", "VNC's own password, at most 8 bytes", _vnc_password))
 # What the extensions that come with us know; another one brings its own list (teleport.vrde.extension).
-BUILT_IN_PROPERTIES: Mapping[str, Mapping[str, Property]] = MappingProxyType({"rdp": RDP_PROPERTIES, "vnc": VNC_PROPERTIES})
+BUILT_IN_PROPERTIES: Mapping[str, Mapping[str, Property]] = MappingProxyType(
+    {"rdp": RDP_PROPERTIES, "vnc": VNC_PROPERTIES, "none": {}}
+)
 
 
 def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:

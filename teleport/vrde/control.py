@@ -71,6 +71,15 @@ class FrontClient:
         noVNC; the first call chooses where it listens."""
         return await self.ask("console", address=address, port=port, screen=screen)
 
+    async def tunnel(self, *, address: str, port: int = 0) -> tuple[str, ...]:
+        """Opens (or finds) the tunnel for another host's front: an endpoint a screen, with `address` as its host; what the other side
+        passes to `retarget`. They hold a secret: only over an authenticated channel."""
+        opened = await self.ask("tunnel", address=address, port=port)
+        return tuple(
+            f"tunnel:{address}:{opened['port']}:{opened['fingerprint']}:{opened['ticket']}:{screen}"
+            for screen in range(1, int(str(opened["screens"])) + 1)
+        )
+
     async def stop(self, reason: str = "") -> None:
         """Ends it and returns when its process is gone. Nothing to do when there is none."""
         try:

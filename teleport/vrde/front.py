@@ -14,6 +14,7 @@
     {"do": "update", "settings": {…}}        → {"ok": true}
     {"do": "disconnect", "session": N}       → {"ok": true, "ended": true|false}
     {"do": "console", "address": …, "port": N, "screen": N}  → {"ok": true, "url": "https://…/#TICKET", "fingerprint": …}
+    {"do": "tunnel", "address": …, "port": N}                → {"ok": true, "port": N, "fingerprint": …, "ticket": …, "screens": N}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
@@ -39,6 +40,7 @@ from teleport.vrde.endpoint import Endpoint, from_text
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
+from teleport.vrde.tunnel import Tunnel
 from teleport.vrde.web_console import Console
 
 ORPHAN_SECONDS = 180.0
@@ -108,6 +110,7 @@ class Front:
         )
         self._server = found.serve(self._context)
         self._console = Console(self._context)
+        self._tunnel = Tunnel(self._context)
         self._socket_path = folder / CONTROL_SOCKET
 
     async def start(self) -> Json:
@@ -137,6 +140,7 @@ class Front:
         self._socket_path.unlink(missing_ok=True)
         self._sessions.end_all()
         await self._console.stop()
+        await self._tunnel.stop()
         await self._server.stop()
         self._screens.drop_all()
 
@@ -185,6 +189,7 @@ class Front:
             "update": self._do_update,
             "disconnect": self._do_disconnect,
             "console": self._do_console,
+            "tunnel": self._do_tunnel,
             "stop": self._do_stop,
         }
         try:
@@ -211,6 +216,7 @@ class Front:
         agent = str(request.get("agent", ""))
         began = time.monotonic()
         switched = await self._screens.retarget(screens)
+        self._tunnel.break_off()
         self._guest.endpoint = from_text(agent) if agent else None
         log.info(
             "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
@@ -247,6 +253,9 @@ class Front:
             port=int(str(request.get("port") or 0)),
             screen=int(str(request.get("screen") or 1)),
         )
+
+    async def _do_tunnel(self, request: Json) -> Json:
+        return await self._tunnel.open(address=str(request["address"]), port=int(str(request.get("port") or 0)))
 
     async def _do_stop(self, request: Json) -> Json:
         log.info("VRDE: ending%s", f": {request['reason']}" if request.get("reason") else "")

@@ -112,3 +112,48 @@ def test_a_viewer_that_stops_reading_stalls_nobody(short_folder):
         assert len((await front.status())["sessions"]) == 2
 
     asyncio.run(at(short_folder, body))
+
+
+def test_between_hosts_the_front_stays_and_a_tunnel_carries_the_display(short_folder):
+    """The target's front has no port for viewers of its own; its tunnel serves the source's front, also when the guest moves on."""
+
+    async def body(desk: Desk):
+        source = await (await desk.guest("a")).counting()
+        front, status = await desk.front(settings(), source.vnc)
+        viewer = desk.viewer(xfreerdp(status["port"]))
+        await viewer.x.shows_guest()
+        session = (await front.status())["sessions"]
+
+        target = await desk.guest("b", "-incoming", "defer")
+        there, none = await desk.front(settings(vrdeextpack="none"), target.vnc, name="there")
+        assert none["port"] == 0
+        await migrate(source, target)
+        endpoints = await there.tunnel(address="127.0.0.1")
+        assert await there.tunnel(address="127.0.0.1") == endpoints
+        assert await front.retarget(endpoints) == 1
+        source.end()
+        await viewer.x.moves()
+        await viewer.x.type("far")
+        await until(lambda: target.screen()[1] == "far", what="the typed text")
+
+        third = await desk.guest("c", "-incoming", "defer")
+        await migrate(target, third)
+        await there.retarget([third.vnc])  # the tunnel breaks off, the first front dials again by itself
+        target.end()
+        await viewer.x.moves()
+        await viewer.x.type("ther")
+        await until(lambda: third.screen()[1] == "farther", what="the typed text")
+        assert (await front.status())["sessions"] == session
+        ticket = endpoints[0].split(":")[4]
+        assert ticket not in desk.front_log() + desk.front_log("there")
+        assert ticket not in str(await front.status())
+
+        wrong = endpoints[0].replace(ticket, "0" * 64)
+        with pytest.raises(UnreachableError):
+            await front.retarget([wrong])
+        with pytest.raises(UnreachableError, match="was not announced"):
+            await front.retarget([endpoints[0].replace(endpoints[0].split(":")[3], "0" * 64)])
+        assert "wrong ticket" in desk.front_log("there")
+        await viewer.x.moves()
+
+    asyncio.run(at(short_folder, body))

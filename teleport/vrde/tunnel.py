@@ -1,0 +1,103 @@
+"""The guest's display for a front on another host: VNC through TLS, for who knows the ticket.
+
+::
+
+    viewer ─▶ front (stays on the source's host) ═ TLS 1.3, certificate by fingerprint ═▶ tunnel (target's front) ─▶ QEMU's VNC
+                                                   ticket (32 bytes), screen (1 byte), then RFB
+
+Fingerprint and ticket travel over the agents' authenticated channel, so neither a certificate authority nor a password is needed. The
+ticket is good as long as the tunnel is open, since a front that lost its connection comes again. When the guest moves on from here,
+the connections break, the other front dials again, and finds the guest where this front's own screens are now.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import secrets
+import ssl
+
+from teleport.errors import BusyError, TeleportError
+from teleport.vrde import certificate
+from teleport.vrde.endpoint import BUFFER_BYTES, TICKET_BYTES
+from teleport.vrde.extension import Context
+from teleport.vrde.streams import first_to_end, peer_of, pipe
+
+TICKET_SECONDS = 10
+MOST_CONNECTIONS = 64
+
+log = logging.getLogger("teleport.vrde.tunnel")
+
+
+class Tunnel:
+    """At most one listener a front; opened when it is first wanted."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ticket = b""
+        self._fingerprint = ""
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def open(self, *, address: str, port: int) -> dict[str, object]:
+        """`port`, `fingerprint` and `ticket` (hex), the parts of an endpoint ``tunnel:HOST:PORT:FINGERPRINT:TICKET:SCREEN``.
+
+        Port 0 picks a free one; asked again, it says what is open already. Raises BusyError.
+        """
+        if self._server is None:
+            shown = certificate.load(self._context.settings, self._context.keys)
+            self._fingerprint = shown.fingerprint.replace(":", "").lower()
+            self._ticket = secrets.token_bytes(TICKET_BYTES)
+            context = shown.context
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            try:
+                self._server = await asyncio.start_server(self._accept, address, port, ssl=context, limit=BUFFER_BYTES)
+            except OSError as error:
+                raise BusyError("the display's tunnel", f"{address} port {port} cannot be bound: {error.strerror}") from error
+            self._context.note(f"tunnel for another host's front on port {self._port} of {address}")
+        return {
+            "port": self._port,
+            "fingerprint": self._fingerprint,
+            "ticket": self._ticket.hex(),
+            "screens": len(self._context.screens),
+        }
+
+    @property
+    def _port(self) -> int:
+        return int(self._server.sockets[0].getsockname()[1]) if self._server else 0
+
+    async def stop(self) -> None:
+        """Ends it with all its connections."""
+        if self._server:
+            self._server.close()
+            self._server = None
+        self.break_off()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def break_off(self) -> None:
+        """Ends the connections, so that the other fronts dial again: the guest is elsewhere now."""
+        for task in self._connections:
+            task.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task:
+            self._connections.add(task)
+        client = peer_of(writer)[1]
+        try:
+            if len(self._connections) > MOST_CONNECTIONS:
+                return
+            async with asyncio.timeout(TICKET_SECONDS):
+                shown = await reader.readexactly(TICKET_BYTES + 1)
+            if not hmac.compare_digest(shown[:TICKET_BYTES], self._ticket) or not 1 <= shown[-1] <= len(self._context.screens):
+                self._context.note(f"tunnel: {client} refused: wrong ticket")
+                return
+            back_reader, back_writer = await self._context.screens.relay(shown[-1]).endpoint.dial()
+            with contextlib.closing(back_writer):
+                await first_to_end(pipe(reader, back_writer), pipe(back_reader, writer))
+        except (OSError, EOFError, TeleportError) as error:
+            log.debug("tunnel: %s went: %s", client, error)
+        finally:
+            if task:
+                self._connections.discard(task)
+            writer.close()
