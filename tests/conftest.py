@@ -7,6 +7,7 @@ import pytest
 
 from tests.harness.guest import GuestImage, guest_image
 from tests.harness.home import Home
+from tests.harness.scene import Scene, Stage
 
 
 @pytest.fixture
@@ -52,3 +53,19 @@ def shared_folder(tmp_path: Path) -> Path:
 def guest() -> GuestImage:
     """The test guest's kernel and initramfs."""
     return guest_image()
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The scene that a module's tests share."""
+    kept = Stage()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def scene(stage: Stage) -> Iterator[Scene]:
+    """Two hosts and a guest that runs at `here`; the next test begins anew if this one fails or leaves it otherwise."""
+    current = stage.scene()
+    yield current
+    stage.done()
