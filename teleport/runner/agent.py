@@ -112,13 +112,14 @@ class Agent:
                 )
             await self._wait_for_guest()
             return
-        self.state.set(VmState.STARTING)
         if saved:
+            self.state.set(VmState.STARTING)
             await self._restore(saved)
             return
         epoch = uuid.uuid4().hex
         me = self._launcher.owner(epoch)
         generation = await take_for_start(self._record, me, take_over=self.options.take_over)
+        self.state.set(VmState.STARTING)  # not before: a start that is refused leaves the VM as it was
         launched: Launched | None = None
         guest: QmpGuest | None = None
         try:
@@ -593,13 +594,16 @@ class Agent:
         teleport = self.teleport
         if teleport is None or self.state.read()[0] is not VmState.IN_DOUBT:
             raise StateError("resolve", f"VM {self.definition.name!r} is not in doubt")
-        known = await teleport.known()
+        resolving = teleport.resolving
+        if resolving is None:
+            raise StateError("resolve", f"VM {self.definition.name!r} is not in doubt")
+        known = await resolving.known()
         if moved:
-            await teleport.settle_moved()
+            await resolving.settle_moved()
             return f"the paused copy was let go\n{known}"
         if not run_here:
             return known
-        await teleport.try_locks()
+        await resolving.try_locks()
         name = shlex.quote(self.definition.name)
         if not confirmed:
             raise InDoubtError(
@@ -607,7 +611,7 @@ class Agent:
                 f"if the guest runs at the target, it will run twice\n{known}",
                 f"make sure that it does not, then: teleport resolve {name} --run-here --confirm {name}",
             )
-        await teleport.settle_here()
+        await resolving.settle_here()
         return f"the guest runs here\n{known}"
 
     # ------------------------------------------------------------------ telling those who watch
