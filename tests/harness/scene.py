@@ -22,7 +22,7 @@ from tests.harness.home import Home
 from tests.harness.host import Host
 from tests.harness.proof import only_process
 
-LOAD = Load(resident_mb=8, rewrite_mb=16, dirty_mb_s=20, disk=True)
+LOAD = Load(resident_mb=8, rewrite_mb=16, dirty_mb_s=8, disk=True)
 MEMORY_MB = 160
 
 
