@@ -1,6 +1,8 @@
 """Unary calls of a synchronous stub, awaited from the agent's loop."""
 
 import asyncio
+import contextlib
+import threading
 from typing import Any
 
 import grpc
@@ -34,3 +36,23 @@ async def call(method: Any, request: object, *, timeout_seconds: float, where: s
         raise from_rpc_error(error, where=where) from error
     except grpc.FutureCancelledError as error:
         raise UnreachableError("the other side", f"the call to {where} was cancelled") from error
+
+
+async def close(channel: grpc.Channel, *, limit_seconds: float = 1.0) -> None:
+    """Ends a channel and all its calls. Waits for gRPC to have done so, but not for a peer that is frozen.
+
+    `Channel.close` returns when every write under way has ended (tried: with the peer stopped and the socket's buffers full it
+    waits until TCP gives up), so it has a thread of its own, which then outlives this call.
+    """
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+
+    def work() -> None:
+        channel.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(closed.set)
+
+    threading.Thread(target=work, name="closing", daemon=True).start()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_seconds):
+            await closed.wait()

@@ -20,9 +20,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A connection whose peer is gone without a word is let go after this (also TCP_USER_TIMEOUT), long after the heartbeats have
+    # decided: it frees threads and buffers only.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *CHANNEL_OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # ... and these pings are allowed
     ("grpc.so_reuseport", 0),  # gRPC would share a port with another process that does the same, silently
 )
 

@@ -17,7 +17,7 @@ from teleport.model import LiveReport, PrepareOrder, Proposal, ProposalAnswer, S
 from teleport.wire import convert
 from teleport.wire._generated.teleport.v1 import transfer_pb2 as transfer
 from teleport.wire._generated.teleport.v1 import transfer_pb2_grpc as transfer_grpc
-from teleport.wire.calls import call
+from teleport.wire.calls import call, close
 from teleport.wire.knock import knock
 from teleport.wire.options import CHANNEL_OPTIONS, SERVICE, grpc_target, is_loopback
 from teleport.wire.pump import Pump
@@ -119,7 +119,7 @@ class TransferClient:
             carrier.close()
         for channel in (self._calls, self._streams):
             if channel:
-                await asyncio.to_thread(channel.close)
+                await close(channel)
         self._calls = self._streams = None
         self._carriers.clear()
 

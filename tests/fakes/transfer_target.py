@@ -59,7 +59,9 @@ class FakeTarget:
         if isinstance(verdict, Finding):
             row = (verdict.what, verdict.here, verdict.there, verdict.mend)
             raise RefusedError("teleport", "the two sides cannot follow each other", findings=(row,))
-        return TargetHello(version=verdict, capabilities=CAPABILITIES, required=frozenset(), vm_name="T", host="there", software="t")
+        return TargetHello(
+            version=verdict, capabilities=CAPABILITIES, required=frozenset(), vm_name="T", host="there", software="t"
+        )
 
     async def propose(self, epoch: str, proposal: Proposal) -> ProposalAnswer:
         await self._do((epoch, proposal))
