@@ -1,6 +1,7 @@
 """A VM's runner, from the command line's side: starting one, waiting for it, and talking to it."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -36,8 +37,14 @@ def connect(vm: StoredVm) -> "ControlClient":
     """This VM's control API; a guest whose runner died gets a new one first. Raises StateError when it does not run."""
     from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - gRPC takes 100 ms, only verbs on running VMs need it
 
-    if life(vm.paths) is Life.ORPHAN:
+    alive = life(vm.paths)
+    if alive is Life.ORPHAN:
         adopt(vm)
+    elif alive is Life.NOTHING and vm.paths.saved.is_dir():
+        name = shlex.quote(vm.name)
+        raise StateError(
+            f"VM {vm.name!r}", "is saved", f"teleport startvm {name} goes on, teleport discardstate {name} drops it"
+        )
     return ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name)
 
 

@@ -20,6 +20,7 @@ class Medium:
     format: str
     read_only: bool
     kind: str
+    password_file: str = ""
 
 
 def media(definition: Definition) -> tuple[Medium, ...]:
@@ -29,8 +30,9 @@ def media(definition: Definition) -> tuple[Medium, ...]:
             node=node_name(controller.bus, each),
             path=each.medium,
             format=each.format,
-            read_only=each.type == "dvddrive",
+            read_only=each.is_read_only,
             kind=each.type,
+            password_file=each.password_file,
         )
         for controller in definition.ordered_controllers()
         for each in controller.ordered()

@@ -20,6 +20,7 @@ from teleport.machines.adapters import Nic
 from teleport.machines.controllers import BUSES, Bus
 from teleport.machines.drives import Controller
 from teleport.machines.fields import FilePath, Line, Name, Part, Text, Uuid, Vrde, require_unique
+from teleport.machines.remote_media import needs_owner_folder
 from teleport.machines.vrde import VrdeSettings
 
 FORMAT = 1  # of the definition file; a reader refuses a newer one
@@ -35,7 +36,7 @@ Firmware = Literal["bios", "efi"]
 Ram = Literal["shared", "private"]
 Accelerator = Literal["auto", "kvm", "tcg"]
 BootDevice = Literal["none", "floppy", "dvd", "disk", "net"]
-Graphics = Literal["none", "vboxvga", "vmsvga", "qxl", "virtio"]
+Graphics = Literal["none", "vboxvga", "vmsvga", "virtio"]
 SerialMode = Literal["disconnected", "file", "server", "client", "tcpserver", "tcpclient", "device"]
 AudioDriver = Literal["none", "null"]
 AudioController = Literal["ac97", "hda", "sb16"]
@@ -195,6 +196,15 @@ class Definition(Part):
     nics: Annotated[tuple[Nic, ...], Field(strict=False)] = ()
     serial: Annotated[tuple[Serial, ...], Field(strict=False)] = ()
 
+    def _check_owner_folder(self) -> None:
+        """QEMU's image locks hold on local files only; where nothing can be put beside a disk, its owner record needs a folder."""
+        disks = (each.medium for c in self.controllers for each in c.attachments if each.type == "hdd")
+        if not self.owner_folder and (disk := next((each for each in disks if needs_owner_folder(each)), None)):
+            raise ValueError(
+                f"two hosts could run the guest on {disk} at once, since no owner record can lie beside it: "
+                "--ownerfolder names a folder for it that both hosts share (one of its own for this guest)"
+            )
+
     @property
     def memory_bytes(self) -> int:
         """The guest's RAM."""
@@ -230,6 +240,7 @@ class Definition(Part):
         require_unique("serial ports at I/O base", [hex(each.io_base) for each in used])
         places = [each.medium for c in self.controllers for each in c.attachments if each.type != "dvddrive" and each.medium]
         require_unique("attachments of the medium", places)
+        self._check_owner_folder()
         if self.controller("usb") and not (self.usb.ehci or self.usb.xhci):
             raise ValueError("USB storage needs a fast USB controller: --usbehci on or --usbxhci on")
         if self.machine.graphics == "none" and self.vrde.enabled:

@@ -2,21 +2,35 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from teleport.machines.controllers import BUSES, Bus, Chip, chip_of
-from teleport.machines.fields import FilePath, Name, Part
+from teleport.machines.fields import FilePath, Name, Part, absolute_path
+from teleport.machines.remote_media import canonical, is_url
 
 MediumType = Literal["hdd", "dvddrive", "fdd"]
 
 
+def _medium(value: str) -> str:
+    return canonical(value) if is_url(value) else absolute_path(value)
+
+
+# An absolute path, or the URL of a LUN or an NFS export (remote_media).
+MediumPlace = Annotated[str, AfterValidator(_medium)]
+
+
 class Attachment(Part):
-    """A drive at one place of a controller. `medium` "" is an empty drive; `format` is never probed when the VM starts."""
+    """A drive at one place of a controller. `medium` "" is an empty drive; `format` is never probed when the VM starts.
+
+    `password_file` holds the CHAP password of an iSCSI medium whose URL names a user; `read_only` is a floppy that cannot be written.
+    """
 
     port: Annotated[int, Field(ge=0)]
     device: Annotated[int, Field(ge=0)] = 0
     type: MediumType
-    medium: FilePath = ""
+    medium: MediumPlace = ""
+    password_file: FilePath = ""
+    read_only: bool = False
     format: Literal["", "qcow2", "raw", "vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels"] = ""
 
     @model_validator(mode="after")
@@ -27,7 +41,19 @@ class Attachment(Part):
             raise ValueError("medium and format go together")
         if self.type != "hdd" and self.format not in ("", "raw"):
             raise ValueError("a CD or floppy image is raw")
+        if self.type == "fdd" and is_url(self.medium):
+            raise ValueError("a floppy image is a file")
+        if self.read_only and self.type != "fdd":
+            raise ValueError("only a floppy is read-only by choice: a CD always is, a hard disk never")
+        has_user = self.medium.startswith("iscsi://") and "@" in self.medium
+        if has_user != bool(self.password_file):
+            raise ValueError("the user of an iSCSI medium and its password file go together")
         return self
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether QEMU opens the medium for reading only."""
+        return self.read_only or self.type == "dvddrive"
 
 
 class Controller(Part):

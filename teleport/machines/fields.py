@@ -56,7 +56,8 @@ def checked_mac(value: str) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
-def _path(value: str) -> str:
+def absolute_path(value: str) -> str:
+    """An absolute path, or "" for none. Raises ValueError."""
     if value and not PurePosixPath(_one_line(value)).is_absolute():
         raise ValueError("must be an absolute path")
     return value
@@ -76,7 +77,7 @@ Line = Annotated[str, AfterValidator(_one_line)]
 Name = Annotated[str, AfterValidator(_name)]
 Uuid = Annotated[str, AfterValidator(_uuid)]
 Mac = Annotated[str, AfterValidator(checked_mac)]
-FilePath = Annotated[str, AfterValidator(_path)]
+FilePath = Annotated[str, AfterValidator(absolute_path)]
 Vrde = Annotated[VrdeSettings, BeforeValidator(_vrde), PlainSerializer(vrde_to_dict, when_used="json")]
 
 

@@ -7,6 +7,7 @@ QEMU's image locks prove nothing on any of these, and nothing can be put beside 
 its owner record (machines.md, "Fences").
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -135,3 +136,28 @@ def _bracketed(server: str) -> str:
 def canonical(medium: str) -> str:
     """A medium as the definition writes it. Raises ValueError."""
     return parse(medium).url if is_url(medium) else medium
+
+
+def protocol_node(medium: str, *, initiator: str, secret: str = "") -> dict[str, object]:
+    """QEMU's node for what lies below the image format: a file, a block device, or a driver of its own.
+
+    `initiator` makes this VM's iSCSI name; `secret` is the id of the object with the password. A block device is opened past the
+    host's page cache, which another host doesn't share.
+    """
+    if not is_url(medium):
+        device: dict[str, object] = {"driver": "host_device", "filename": medium, "cache": {"direct": True}}
+        return device if is_device(medium) else {"driver": "file", "filename": medium}
+    remote = parse(medium)
+    return remote.node(initiator=initiator, secret=secret) if isinstance(remote, IscsiLun) else remote.node()
+
+
+def tool_words(medium: str, *, image_format: str, initiator: str, secret_file: str = "") -> list[str]:
+    """How `qemu-img` and `qemu-io` are told of a medium behind a URL: the secret's object, if one is needed, and the image's name.
+
+    `image_format` "" is probed. `secret_file` holds the bare password; it never stands in a command line.
+    """
+    secret = ["--object", f"secret,id=password,file={secret_file}"] if secret_file else []
+    node = protocol_node(medium, initiator=initiator, secret="password" if secret_file else "")
+    if image_format:
+        return [*secret, f"json:{json.dumps({'driver': image_format, 'file': node})}"]
+    return [*secret, medium if isinstance(parse(medium), NfsFile) else f"json:{json.dumps(node)}"]

@@ -7,7 +7,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--chipset piix3`, `ich9` | `-machine pc-i440fx-VERSION`, `pc-q35-VERSION` | `board` |
 | `--memory`, `--ram` | `-m`, `memory-backend-file` on the runner's memfd, or `memory-backend-ram` | `board` |
 | `--cpus`, `--cpu-profile`, `--pae`, `--longmode`, `--ioapic` | `-smp`, `-cpu MODEL,enforce=on,…` | `board` |
-| `--graphicscontroller vboxvga`, `vmsvga` | `VGA`, `vmware-svga`, `qxl-vga`, `virtio-vga` | `board` |
+| `--graphicscontroller vboxvga`, `vmsvga` | `VGA`, `vmware-svga`, `virtio-vga` | `board` |
 | `--firmware efi` | OVMF as `pflash0`, the VM's own variables as `pflash1` | `board` |
 | `--cpuid-portability-level`, `--cpuid-set` | `-cpu MODEL,…,FEATURE=on|off`, `family=`, … (`cpus`) | `board` |
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
@@ -35,7 +35,7 @@ def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
     return [
         *board_arguments(definition, launch),
         *usb_arguments(definition),
-        *storage_arguments(definition),
+        *storage_arguments(definition, launch),
         *network_arguments(definition, launch),
         *sound_arguments(definition),
         *serial_arguments(definition),

@@ -8,7 +8,7 @@ from teleport.machines.cpus import leaf_features, portable_features, signature
 from teleport.machines.definition import Definition, Machine, Serial
 
 _ON_OFF = {True: "on", False: "off"}
-_GRAPHICS = {"vboxvga": "VGA", "vmsvga": "vmware-svga", "qxl": "qxl-vga", "virtio": "virtio-vga"}
+_GRAPHICS = {"vboxvga": "VGA", "vmsvga": "vmware-svga", "virtio": "virtio-vga"}
 
 
 def video_memory_mb(vram_mb: int) -> int:

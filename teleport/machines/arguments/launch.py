@@ -1,6 +1,7 @@
 """What one start of QEMU adds to the definition: things of this host and this moment, never seen by the guest."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from teleport.model import GuestIdentity
@@ -21,7 +22,7 @@ class Launch:
     `ram_fd` is a descriptor that QEMU inherits and that holds exactly the definition's `memory_bytes` (a memfd): the guest's
     RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose
     guest arrives here; `firmware` is needed for firmware efi alone. `paused` starts without running (`incoming` does so
-    anyway, and waits for `migrate-incoming`).
+    anyway, and waits for `migrate-incoming`). `secret_files` maps a drive's node to where QEMU reads its medium's password.
     """
 
     accelerator: Literal["kvm", "tcg"]
@@ -32,6 +33,7 @@ class Launch:
     identity: GuestIdentity | None = None
     incoming: bool = False
     paused: bool = False
+    secret_files: Mapping[str, str] = field(default_factory=dict)
 
     def mac(self, number: int, own: str) -> str:
         """The MAC address of adapter `number`: the arriving guest's, or the VM's own."""

@@ -3,11 +3,13 @@
 import json
 
 from teleport.machines.arguments.boot import boot_indexes
+from teleport.machines.arguments.launch import Launch, escaped
 from teleport.machines.arguments.places import IDE, SAS, SATA, SCSI, VIRTIO_BLK_FIRST, VIRTIO_SCSI, slot
 from teleport.machines.arguments.usb import storage_bus
 from teleport.machines.controllers import Bus
 from teleport.machines.definition import Chipset, Definition
 from teleport.machines.drives import Attachment, Controller
+from teleport.machines.remote_media import protocol_node
 
 _SAS_ADDRESS = 0x5000C50015EA71A0  # an address of the kind that QEMU's own tests use; only seen within the guest
 
@@ -17,7 +19,7 @@ def node_name(bus: Bus, attachment: Attachment) -> str:
     return f"{bus}-{attachment.port}-{attachment.device}"
 
 
-def storage_arguments(definition: Definition) -> list[str]:
+def storage_arguments(definition: Definition, launch: Launch) -> list[str]:
     """Controllers by bus, their drives by port and device, however the definition orders them."""
     arguments: list[str] = []
     indexes = boot_indexes(definition)
@@ -25,14 +27,18 @@ def storage_arguments(definition: Definition) -> list[str]:
         arguments += _controller(controller.bus, definition.machine.chipset)
         for each in controller.ordered():
             if each.medium:
-                arguments += [
-                    "-blockdev",
-                    json.dumps(_block_node(controller.bus, each), separators=(",", ":"), ensure_ascii=False),
-                ]
+                name = node_name(controller.bus, each)
+                if each.password_file:
+                    place = escaped(launch.secret_files.get(name, each.password_file))
+                    arguments += ["-object", f"secret,id={secret_id(name)},file={place}"]
+                node = _block_node(name, each, initiator=definition.uuid)
+                arguments += ["-blockdev", json.dumps(node, separators=(",", ":"), ensure_ascii=False)]
             properties = _drive(definition, controller, each)
-            place = (controller.bus, each.port, each.device)
-            if place in indexes:
-                properties += f",bootindex={indexes[place]}"
+            where = (controller.bus, each.port, each.device)
+            if where in indexes and controller.bus == "floppy":  # the controller boots, not the drive
+                arguments += ["-global", f"isa-fdc.bootindex{'AB'[each.device]}={indexes[where]}"]
+            elif where in indexes:
+                properties += f",bootindex={indexes[where]}"
             arguments += ["-device", properties]
     return arguments
 
@@ -50,23 +56,18 @@ def _controller(bus: Bus, chipset: Chipset) -> list[str]:
     return ["-device", added] if added else []
 
 
-def _block_node(bus: Bus, attachment: Attachment) -> dict[str, object]:
+def secret_id(node: str) -> str:
+    """QEMU's object with the password of that node's medium, and the descriptor's name where it comes through one."""
+    return f"secret-{node}"
+
+
+def _block_node(name: str, attachment: Attachment, *, initiator: str) -> dict[str, object]:
     """The medium as a block node; the format is named, never probed (a guest could write another one's header)."""
-    name = node_name(bus, attachment)
-    read_only = attachment.type == "dvddrive"
-    return {
-        "driver": attachment.format,
-        "node-name": name,
-        "read-only": read_only,
-        **({} if read_only else {"discard": "unmap"}),
-        "file": {
-            "driver": "file",
-            "node-name": f"{name}-file",
-            "filename": attachment.medium,
-            "read-only": read_only,
-            **({} if read_only else {"discard": "unmap"}),
-        },
-    }
+    access = {"read-only": True} if attachment.is_read_only else {"read-only": False, "discard": "unmap"}
+    secret = secret_id(name) if attachment.password_file else ""
+    below = protocol_node(attachment.medium, initiator=initiator, secret=secret)
+    file = {"driver": below["driver"], "node-name": f"{name}-file", **below, **access}
+    return {"driver": attachment.format, "node-name": name, **access, "file": file}
 
 
 def _drive(definition: Definition, controller: Controller, attachment: Attachment) -> str:
