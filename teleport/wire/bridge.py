@@ -21,8 +21,11 @@ from teleport.wire.status import abort_with
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_LOOK_SECONDS = 0.5  # how often a thread that waits for news looks whether anybody still listens
-_ENDING = "the other side is just ending"
+_ENDING = "it is just ending"
+
+
+class _Over:
+    """The end of what an iterator yields."""
 
 
 class LoopBridge:
@@ -38,7 +41,7 @@ class LoopBridge:
         with self._lock:
             if self._closed or self._loop.is_closed():
                 work.close()
-                raise UnreachableError("the other side", "it is just ending")
+                raise UnreachableError("the other side", _ENDING)
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
             self._outstanding.add(future)
         future.add_done_callback(self._forget)
@@ -60,7 +63,7 @@ class LoopBridge:
         try:
             return future.result(limit_seconds)
         except CancelledError as error:
-            raise UnreachableError(what, _ENDING) from error
+            raise UnreachableError(what, f"the other side: {_ENDING}") from error
         except TimeoutError as error:
             if future.done():  # a time-out of its own
                 raise UnreachableError(what, "the other side waited in vain for something of its own") from error
@@ -70,9 +73,9 @@ class LoopBridge:
     def each(self, items: AsyncIterator[T], context: grpc.ServicerContext) -> Iterator[T]:
         """What an asynchronous iterator yields in the loop, for as long as the caller listens; it is closed afterwards.
 
-        An error that the iterator raises is raised here.
+        An error that the iterator raises is raised here; UnreachableError when this side ends meanwhile.
         """
-        came: queue.SimpleQueue[T] = queue.SimpleQueue()
+        came: queue.SimpleQueue[T | _Over] = queue.SimpleQueue()
 
         async def drain() -> None:
             try:
@@ -84,17 +87,16 @@ class LoopBridge:
                     await close()
 
         future = self._submit(drain())
-        context.add_callback(lambda: self._give_up(future))
+        future.add_done_callback(lambda _: came.put(_Over()))
+        if not context.add_callback(lambda: self._give_up(future)):
+            future.cancel()
         try:
-            while context.is_active():
-                over = future.done()  # looked at before the queue: whatever came before the end is in it
-                try:
-                    yield came.get(timeout=0 if over else _LOOK_SECONDS)
-                except queue.Empty:
-                    if over:
-                        with contextlib.suppress(CancelledError):
-                            future.result()
-                        return
+            while not isinstance(item := came.get(), _Over):
+                yield item
+            future.result()
+        except CancelledError as error:
+            if context.is_active():
+                raise UnreachableError("the other side", _ENDING) from error
         finally:
             future.cancel()
 

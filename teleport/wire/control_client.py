@@ -11,6 +11,7 @@ from teleport.model import Outcome, Progress
 from teleport.wire import convert
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
 from teleport.wire._generated.teleport.v1 import control_pb2_grpc as control_grpc
+from teleport.wire.options import CHANNEL_OPTIONS
 from teleport.wire.status import failure_from_wire, from_rpc_error
 
 _ANSWER_SECONDS = 60.0
@@ -26,7 +27,7 @@ class ControlClient:
         self._vm_name = vm_name
         if not path.exists():
             raise StateError(f"VM {vm_name!r}", "is not running", f"teleport startvm {vm_name!r}")
-        self._channel = grpc.insecure_channel(f"unix:{path.resolve()}")
+        self._channel = grpc.insecure_channel(f"unix:{path.resolve()}", options=CHANNEL_OPTIONS)
         self._stub = control_grpc.ControlStub(self._channel)
 
     def __enter__(self) -> "ControlClient":
@@ -77,6 +78,8 @@ class ControlClient:
                 yield event_from_wire(message.event)
         except grpc.RpcError as error:
             raise self._translated(error) from error
+        finally:
+            call.cancel()  # an iterator that is left early; what it told of goes on
 
     def _translated(self, error: grpc.RpcError) -> TeleportError:
         found = from_rpc_error(error, where=f"the runner of VM {self._vm_name!r}")

@@ -55,7 +55,10 @@ async def knock(host: str, port: int, *, timeout_seconds: float, retry_refused: 
     if not retry_refused:
         stop |= tenacity.stop_after_attempt(_ATTEMPTS)
     retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(passing), stop=stop, wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1), reraise=True
+        retry=tenacity.retry_if_exception(passing),
+        stop=stop,
+        wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1),
+        reraise=True,
     )
     try:
         async with asyncio.timeout(timeout_seconds):
