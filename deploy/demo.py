@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.harness.guest import Check, GuestConsole, Load
-from tests.harness.home import CommandFailedError, Home
+from tests.harness.home import CommandFailedError, Home, end_on_sigterm
 from tests.harness.host import Host
 from tests.harness.proof import Move, WrongError, demand, proven_move
 from tests.harness.ticker import Continuity
@@ -94,6 +94,7 @@ def main() -> int:
     )
     parser.add_argument("--max-gap-ms", type=float, default=1000, help="longest silence that is not called wrong (1000)")
     arguments = parser.parse_args()
+    end_on_sigterm()
     os.environ.setdefault("TELEPORT_ACCELERATOR", "tcg")
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
     hosts: list[Host] = []

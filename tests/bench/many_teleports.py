@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.harness.guest import GuestConsole, Load
-from tests.harness.home import CommandFailedError, Home
+from tests.harness.home import CommandFailedError, Home, end_on_sigterm
 from tests.harness.host import Host
 from tests.harness.proof import Move, WrongError, demand, proven_move
 
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--verify-ram", action="store_true", help="also hash all RAM in the pause on both sides")
     parser.add_argument("--max-gap-ms", type=float, default=2000)
     arguments = parser.parse_args()
+    end_on_sigterm()
     hosts = (Host("S", Home("s")), Host("T", Home("t")))
     try:
         with tempfile.TemporaryDirectory(prefix="many-", dir="/tmp") as folder:

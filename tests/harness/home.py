@@ -30,6 +30,16 @@ class Ran:
     err: str
 
 
+def end_on_sigterm() -> None:
+    """Makes a time-out's or a session's SIGTERM end this program as Ctrl-C does: through its `finally`, which ends its homes."""
+
+    def leave(number: int, frame: object) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 class CommandFailedError(Exception):
     """A command that was to succeed did not; says all that it said."""
 

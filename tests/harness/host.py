@@ -56,12 +56,15 @@ class Host:
         if options:
             self.run("modifyvm", name, *options)
         if disk:
-            if not disk.exists():
-                self.run("createhd", "--filename", disk, "--size", 64)
-            self.run("storagectl", name, "--name", "Disks", "--add", "virtio")
-            self.run(
-                "storageattach", name, "--storagectl", "Disks", "--port", 0, "--device", 0, "--type", "hdd", "--medium", disk
-            )
+            self.attach(disk)
+
+    def attach(self, disk: Path) -> None:
+        """A virtio controller with this disk, which is made when it isn't there."""
+        if not disk.exists():
+            self.run("createhd", "--filename", disk, "--size", 64)
+        self.run("storagectl", self.name, "--name", "Disks", "--add", "virtio")
+        place = ("--storagectl", "Disks", "--port", 0, "--device", 0, "--type", "hdd")
+        self.run("storageattach", self.name, *place, "--medium", disk)
 
     def start(self) -> None:
         """Starts the VM; returns when it runs."""

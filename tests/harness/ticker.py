@@ -82,8 +82,8 @@ class Continuity:
         )
         switchover = "" if self.switchover_ms is None else f" switchover {self.switchover_ms:.0f} ms,"
         return (
-            f"{self.ticks} ticks over {' -> '.join(self.endpoints)}:{switchover} longest gap {self.gap_ms:.0f} ms at counter {self.gap_before.counter}"
-            f" (ordinary interval: median {self.median_ms:.1f}, p99 {self.p99_ms:.1f} ms); {verdict}"
+            f"{self.ticks} ticks over {' -> '.join(self.endpoints)}:{switchover} longest gap {self.gap_ms:.0f} ms"
+            f" at counter {self.gap_before.counter} (ordinary interval: median {self.median_ms:.1f}, p99 {self.p99_ms:.1f} ms); {verdict}"
         )
 
 
