@@ -8,6 +8,8 @@ from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import require_at_rest
 from teleport.errors import UsageError
+from teleport.machines.cpus import undecided_bits
+from teleport.machines.definition import Definition
 from teleport.machines.options import OPTIONS, REFUSED, find
 from teleport.machines.options.option import Option, Use, applied
 
@@ -56,7 +58,18 @@ def command(ctx: click.Context, vm: str) -> None:
     frozen = [use.option.flag(use.number) for use in wanted if not use.option.live]
     if frozen:
         require_at_rest(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
-    home.edit(found, lambda definition: applied(definition, wanted))
+    changed = home.edit(found, lambda definition: applied(definition, wanted))
+    if any(use.option.name == "cpuid-set" for use in wanted):
+        _say_what_qemu_decides(changed)
+
+
+def _say_what_qemu_decides(definition: Definition) -> None:
+    for leaf in definition.cpu.cpuid:
+        if registers := undecided_bits(leaf):
+            click.echo(
+                f"teleport: warning: CPUID leaf {leaf.leaf:08x}: QEMU decides some of the bits set in {', '.join(registers)} by itself",
+                err=True,
+            )
 
 
 def _use(flag: str, words: tuple[str, ...]) -> Use:

@@ -27,7 +27,7 @@ class Row:
 
     def machine(self) -> str:
         """As `showvminfo --machinereadable` prints it: KEY=VALUE with text in quotes, quotes and line breaks escaped."""
-        key = self.key if self.key.replace("-", "").replace("_", "").isalnum() and "-" not in self.key else f'"{self.key}"'
+        key = f'"{self.key}"' if " " in self.key or "-" in self.key else self.key
         if not self.quoted:
             return f"{key}={self.value}"
         escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -56,6 +56,10 @@ def _settings(vm: StoredVm) -> Iterator[Row]:
             elif option.name == "uartmode":
                 value = value.replace(" ", ",", 1)
             yield Row(label, option.machine_key(number), value, option.kind.quoted)
+    forwards = [each for nic in vm.definition.nics for each in nic.forwards]
+    for number, each in enumerate(forwards):
+        ends = f"{each.host_address},{each.host_port},{each.guest_address},{each.guest_port}"
+        yield Row(f"NAT rule {number}", f"Forwarding({number})", f"{each.name},{each.protocol},{ends}")
     for name, value in vm.definition.vrde.properties.items():
         yield Row(f"VRDE property {name}", f"vrdeproperty[{name}]", value)
     has_password = bool(vm.definition.teleporter.password or vm.definition.teleporter.password_file)

@@ -16,9 +16,11 @@ from teleport.machines.options import OPTIONS, option
 from teleport.machines.options.option import Option
 
 NONE = "none"
+PLACEHOLDER = "{vm}"
+_NO_PLACEHOLDER = "{''vm}"  # within a shell's quotes, the same text
 # Values that the definition takes only beside some values of the others: a mending command then sets them all.
 _BOARD = ("chipset", "acpi", "ioapic", "cpus")
-_KERNEL = ("kernel", "initrd", "append")
+_TOGETHER: tuple[tuple[str, ...], ...] = (("kernel", "initrd", "append"), ("usb", "usbehci", "usbxhci", "mouse", "keyboard"))
 _HARMLESS = {"chipset": "piix3", "acpi": "on", "ioapic": "on", "cpus": "1"}
 
 
@@ -32,7 +34,7 @@ class Setting:
 
     def mending_command(self, vm_name: str) -> str:
         """The command for the VM of that name; it can be pasted into a shell."""
-        return self.mend.replace("{vm}", shlex.quote(vm_name))
+        return self.mend.replace(PLACEHOLDER, shlex.quote(vm_name))
 
 
 def hardware_settings(definition: Definition) -> tuple[Setting, ...]:
@@ -55,11 +57,9 @@ def hardware_settings(definition: Definition) -> tuple[Setting, ...]:
 
 def _modify(definition: Definition, chosen: Option, number: int) -> str:
     if chosen.mend:
-        return f"teleport modifyvm {{vm}} {chosen.mend(definition, number)}"
-    together: tuple[str, ...] = (chosen.name,)
-    if chosen.name in _KERNEL:
-        together = _KERNEL
-    elif chosen.name in _BOARD and chosen.text(definition, number) != _HARMLESS[chosen.name]:
+        return f"teleport modifyvm {{vm}} {chosen.mend(definition, number).replace(PLACEHOLDER, _NO_PLACEHOLDER)}"
+    together: tuple[str, ...] = next((group for group in _TOGETHER if chosen.name in group), (chosen.name,))
+    if chosen.name in _BOARD and chosen.text(definition, number) != _HARMLESS[chosen.name]:
         together = _BOARD
     uses = [_use(definition, option(name) if name != chosen.name else chosen, number) for name in together]
     return f"teleport modifyvm {{vm}} {' '.join(uses)}"
@@ -72,7 +72,7 @@ def _use(definition: Definition, chosen: Option, number: int) -> str:
 
 def _quoted(word: str) -> str:
     """A word for the shell, in which ``{vm}`` is no placeholder."""
-    return shlex.quote(word).replace("{vm}", "{''vm}")
+    return shlex.quote(word).replace(PLACEHOLDER, _NO_PLACEHOLDER)
 
 
 def _controller_settings(controller: Controller | None, bus: Bus) -> list[Setting]:

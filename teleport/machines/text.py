@@ -16,7 +16,14 @@ from teleport.machines.definition import Definition
 _NEW_LINE = b"\n"
 _HEAD = "A virtual machine of Teleport. `teleport modifyvm` changes it; edit it by hand only while the VM is off."
 # What tells one entry of a list from another, so that comments stay with theirs.
-_KEYS = {"controllers": ("bus",), "nics": ("number",), "serial": ("number",), "attachments": ("port", "device")}
+_KEYS = {
+    "controllers": ("bus",),
+    "nics": ("number",),
+    "serial": ("number",),
+    "attachments": ("port", "device"),
+    "cpuid": ("leaf", "subleaf"),
+    "forwards": ("name",),
+}
 
 
 def parse_definition(content: bytes, path: Path) -> Definition:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from teleport.errors import StorageError, UsageError
-from teleport.machines.arguments import Launch, qemu_arguments
+from teleport.machines.arguments import FirmwareFiles, Launch, qemu_arguments
 from teleport.machines.attached import media
 from teleport.machines.controllers import BUSES
-from teleport.machines.definition import Definition
+from teleport.machines.definition import Audio, Definition
 from teleport.machines.options import OPTIONS, find
 from teleport.machines.options.option import Option, Use, applied
 from teleport.machines.settings import hardware_settings
@@ -26,7 +26,9 @@ from tests.unit.machines.cases import definition
 
 # Whole definitions take milliseconds each; many that are drawn contradict themselves and are thrown away.
 _WHOLE = settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None)
-LAUNCH = Launch(accelerator="tcg", qmp_socket="/q", oob_socket="/o", ram_fd=3)
+LAUNCH = Launch(
+    accelerator="tcg", qmp_socket="/q", oob_socket="/o", ram_fd=3, firmware=FirmwareFiles(code="/c", variables="/v")
+)
 FILE = Path("/definition.toml")
 
 _line = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(lambda text: text.strip())
@@ -105,10 +107,12 @@ def definitions(draw: st.DrawFn) -> Definition:
         "description": draw(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30)),
         "machine": board,
         "cpu": {"profile": draw(st.sampled_from(("Nehalem", "EPYC", "qemu32"))), "pae": draw(st.booleans())},
+        "audio": draw(_model(Audio)),
+        "usb": {"ohci": draw(st.booleans()), "ehci": True, "xhci": draw(st.booleans()), "mouse": "usbtablet"},
         "controllers": draw(_controllers()),
         "nics": [
             draw(_model(Definition.model_fields["nics"].annotation.__args__[0], number=st.just(number)))  # type: ignore[union-attr]
-            | {"mac": f"08:00:27:00:00:{number:02x}"}
+            | {"mac": f"08:00:27:00:00:{number:02x}", "bridge": f"br{number}"}
             for number in nics
         ],
         "serial": [

@@ -12,7 +12,7 @@ from teleport.machines.definition import (
     MOST_MEMORY_MB,
     Definition,
 )
-from teleport.machines.options.cpuid import PROCESSOR
+from teleport.machines.options.cpuid import CPUID, PROCESSOR
 from teleport.machines.options.kinds import FILE, FOLDER, SWITCH, Kind, choice, number, text
 from teleport.machines.options.option import Draft, Option, field
 
@@ -200,6 +200,15 @@ OPTIONS = (
         key="cpu-profile",
     ),
     _row(
+        "cpuid-portability-level",
+        number(0, cpus.MOST_PORTABLE),
+        "cpu.portability_level",
+        label="CPUID Portability Level",
+        about="0: all features of the model; 1 to 3 take away ever older ones, for very different hosts",
+        group=PROCESSOR,
+    ),
+    *CPUID,
+    _row(
         "pae",
         SWITCH,
         "cpu.pae",
@@ -257,14 +266,13 @@ OPTIONS = (
             "none",
             "vboxvga",
             "vmsvga",
-            "qxl",
             "virtio",
             also={"vga": "vboxvga", "std": "vboxvga"},
             refused={"vboxsvga": "QEMU has no such adapter"},
         ),
         "machine.graphics",
         label="Graphics controller",
-        about="vboxvga (QEMU's standard VGA with VESA modes), vmsvga (VMware's SVGA II), qxl, virtio, or none",
+        about="vboxvga (QEMU's standard VGA with VESA modes), vmsvga (VMware's SVGA II), virtio, or none",
         group=SCREEN,
     ),
     _row(

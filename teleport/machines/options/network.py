@@ -1,6 +1,7 @@
 """Network adapters."""
 
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +83,15 @@ def _is(attachment: str) -> Callable[[Definition, int], bool]:
     return lambda definition, number: definition.nic(number).attachment == attachment
 
 
+def _mend(definition: Definition, number: int) -> str:
+    nic = definition.nic(number)
+    where = {
+        "bridged": f" --bridgeadapter{number} {shlex.quote(nic.bridge)}",
+        "intnet": f" --intnet{number} {shlex.quote(nic.network)}",
+    }
+    return f"--nic{number} {nic.attachment}{where.get(nic.attachment, '')}"
+
+
 def _forward_words(following: Sequence[str]) -> int:
     return 2 if following and following[0].lower() == "delete" else 1
 
@@ -119,6 +129,7 @@ OPTIONS = (
         set=_set("attachment"),
         group=NETWORK,
         most=MOST_NICS,
+        mend=_mend,
     ),
     Option(
         name="nictype",

@@ -140,3 +140,63 @@ def test_converting_an_attached_image_changes_its_vms(cli: Cli) -> None:
     assert "cannot teleport" in result.err
     cli.ok("modifymedium", "disk", "d.vdi", "--format", "qcow2")
     assert cli.store.find("S").definition.controllers[0].attachments[0].format == "qcow2"
+
+
+def test_forwarded_ports_come_and_go(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--register")
+    cli.ok("modifyvm", "S", "--natpf1", "ssh,tcp,,2222,,22", "--natpf1", ",udp,127.0.0.1,53,10.0.2.15,53")
+    assert [each.name for each in cli.store.find("S").definition.nic(1).forwards] == ["ssh", "udp_53_53"]
+    shown = cli.ok("showvminfo", "S", "--machinereadable").splitlines()
+    assert 'Forwarding(0)="ssh,tcp,,2222,,22"' in shown
+    cli.ok("modifyvm", "S", "--natpf1", "delete", "ssh", "--natpf1=ssh,tcp,,2223,,22")
+    assert [each.host_port for each in cli.store.find("S").definition.nic(1).forwards] == [53, 2223]
+
+
+def test_cpuid_overrides_come_and_go(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--register")
+    leaf = ("00000001", "000106e5", "00000000", "00882203", "078bf9fd")
+    assert cli("modifyvm", "S", "--cpuid-set", *leaf).err == ""
+    cli.ok("modifyvm", "S", "--cpuid", "7:0", "0", "0", "0", "0", "--cpuidset", "80000001", "0", "0", "0", "20100800")
+    assert [each.leaf for each in cli.store.find("S").definition.cpu.cpuid] == [1, 7, 0x80000001]
+    assert 'cpuid="00000001 000106e5 00000000 00882203 078bf9fd, 00000007:0' in cli.ok("showvminfo", "S", "--machinereadable")
+    cli.ok("modifyvm", "S", "--cpuid-remove", "7:0")
+    cli.ok("modifyvm", "S", "--cpuid-remove-all")
+    assert cli.store.find("S").definition.cpu.cpuid == ()
+    said = cli("modifyvm", "S", "--cpuid-set", "1", "000106e5", "00100800", "0098e3fd", "bfebfbff").err
+    assert "ebx" in said
+    assert "QEMU decides" in said
+
+
+def test_every_device_of_virtualbox(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--ostype", "WindowsXP", "--register")
+    cli.ok(
+        "modifyvm",
+        "S",
+        "--usb",
+        "on",
+        "--usbehci",
+        "on",
+        "--mouse",
+        "usbtablet",
+        "--audio",
+        "null",
+        "--audiocontroller",
+        "ac97",
+    )
+    cli.ok("modifyvm", "S", "--nic2", "bridged", "--bridgeadapter2", "br0", "--nic3", "intnet", "--intnet3", "lab")
+    cli.ok("modifyvm", "S", "--firmware", "efi", "--chipset", "ich9", "--nictype2", "Am79C973", "--cableconnected2", "off")
+    for name, chip in (
+        ("scsi", "LsiLogic"),
+        ("sas", "LSILogicSAS"),
+        ("floppy", "I82078"),
+        ("usb", "USB"),
+        ("virtio", "VirtIO"),
+    ):
+        cli.ok("storagectl", "S", "--name", name, "--add", name, "--controller", chip)
+    vm = cli.store.find("S").definition
+    assert {each.chip for each in vm.controllers} == {"LsiLogic", "LsiLogicSas", "I82078", "USB", "VirtIO"}
+    assert (vm.nic(2).bridge, vm.nic(2).model, vm.nic(3).network) == ("br0", "Am79C970A", "lab")
+    cli.ok("createhd", "--filename", "f.img", "--sizebyte", "1474560", "--format", "RAW")
+    cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--type", "fdd", "--medium", "f.img")
+    assert '"floppy-0-0"' in cli.ok("showvminfo", "S", "--machinereadable")
+    cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--medium", "emptydrive")

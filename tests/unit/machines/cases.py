@@ -2,9 +2,9 @@
 
 from typing import Any, get_args
 
-from teleport.machines.adapters import Nic, NicModel
+from teleport.machines.adapters import Forward, Nic, NicModel
 from teleport.machines.controllers import BUSES, Bus
-from teleport.machines.definition import Chipset, Cpu, Definition, Machine, Serial
+from teleport.machines.definition import Audio, AudioController, Chipset, Cpu, CpuidLeaf, Definition, Machine, Serial, Usb
 from teleport.machines.drives import Attachment, Controller, MediumType
 
 UUID = "8f3c2a1e-5d0b-4c76-9b1f-0a7d3e6c5b42"
@@ -81,5 +81,57 @@ def cases(media: str) -> dict[str, Definition]:
             ),
         )
         found[f"{chipset}-cpu"] = definition(machine=machine(cpus=4), cpu=Cpu(profile="Westmere", pae=True, long_mode=False))
+        found[f"{chipset}-scsi"] = definition(
+            machine=machine(),
+            controllers=(
+                controller("scsi", drive(0, 0, "hdd", qcow2, "qcow2"), drive(6, 0, "dvddrive", iso, "raw")),
+                controller("sas", drive(0, 0, "hdd", raw, "raw"), drive(7, 0, "dvddrive")),
+                controller("virtio-scsi", drive(255, 0, "dvddrive"), port_count=256),
+            ),
+        )
+        found[f"{chipset}-floppy"] = definition(
+            machine=machine(),
+            controllers=(controller("floppy", drive(0, 1, "fdd"), drive(0, 0, "fdd", f"{media}/floppy.img", "raw")),),
+        )
+        found[f"{chipset}-usb"] = definition(
+            machine=machine(),
+            usb=Usb(ohci=True, ehci=True, xhci=True, mouse="usbtablet", keyboard="usb"),
+            controllers=(controller("usb", drive(0, 0, "hdd", qcow2, "qcow2"), drive(3, 0, "hdd", raw, "raw")),),
+        )
+        found[f"{chipset}-ehci"] = definition(
+            machine=machine(),
+            usb=Usb(ehci=True, mouse="usb"),
+            controllers=(controller("usb", drive(1, 0, "hdd", qcow2, "qcow2")),),
+        )
+        found[f"{chipset}-ohci"] = definition(machine=machine(), usb=Usb(ohci=True, mouse="usbtablet"))
+        for card in get_args(AudioController):
+            found[f"{chipset}-{card}"] = definition(machine=machine(), audio=Audio(driver="null", controller=card))
+        found[f"{chipset}-virtio-vga"] = definition(machine=machine(graphics="virtio", vram_mb=64))
+        found[f"{chipset}-networks"] = definition(
+            machine=machine(),
+            nics=(
+                Nic(number=1, attachment="intnet", network="lab, the first", mac="08:00:27:00:00:01", cable=False),
+                Nic(
+                    number=2,
+                    attachment="nat",
+                    mac="08:00:27:00:00:02",
+                    forwards=(
+                        Forward(name="ssh", host_address="127.0.0.1", host_port=42422, guest_port=22),
+                        Forward(name="dns", protocol="udp", host_port=42453, guest_address="10.0.2.15", guest_port=53),
+                    ),
+                ),
+            ),
+        )
+        found[f"{chipset}-efi"] = definition(machine=machine(firmware="efi"))
+        found[f"{chipset}-cpuid"] = definition(
+            machine=machine(),
+            cpu=Cpu(
+                portability_level=2,
+                cpuid=(CpuidLeaf(leaf=1, eax=0x000106E5, ebx=0x00100800, ecx=0x00882203, edx=0x078BFBFD),),
+            ),
+        )
+    found["piix3-bridged"] = definition(
+        machine=Machine(memory_mb=64), nics=(Nic(number=1, attachment="bridged", bridge="br0", mac="08:00:27:00:00:01"),)
+    )
     found["piix3-old"] = definition(machine=Machine(memory_mb=64, acpi=False, ioapic=False), cpu=Cpu(pae=False))
     return found

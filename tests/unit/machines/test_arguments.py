@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 
 from teleport.machines.adapters import Nic
-from teleport.machines.arguments import Launch, qemu_arguments
+from teleport.machines.arguments import FirmwareFiles, Launch, qemu_arguments
 from teleport.machines.attached import media, owner_record_folder
 from teleport.model import GuestIdentity
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = cases("/media")
-LAUNCH = Launch(accelerator="tcg", qmp_socket="/run/qmp.sock", oob_socket="/run/oob.sock", ram_fd=7, paused=True)
+LAUNCH = Launch(
+    accelerator="tcg",
+    qmp_socket="/run/qmp.sock",
+    oob_socket="/run/oob.sock",
+    ram_fd=7,
+    paused=True,
+    firmware=FirmwareFiles("/fw/code.fd", "/fw/vars.fd"),
+)
 
 
 @pytest.mark.parametrize("name", CASES)
