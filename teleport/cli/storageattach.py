@@ -1,5 +1,6 @@
 """`storageattach`: attaches, changes and detaches media."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,10 +13,11 @@ from teleport.cli.home import store
 from teleport.cli.live import require_at_rest
 from teleport.cli.storagectl import entry
 from teleport.errors import UsageError
-from teleport.machines import media
+from teleport.machines import media, remote_media
 from teleport.machines.controllers import BUSES
 from teleport.machines.definition import Definition
 from teleport.machines.options.option import checked, draft_of
+from teleport.machines.remote_media import needs_owner_folder
 
 TYPES = ("hdd", "dvddrive", "fdd")
 _LATER = "Teleport does not have it yet"
@@ -26,9 +28,8 @@ class StorageAttach(Verb):
 
     refused: ClassVar = MappingProxyType(
         {
-            **dict.fromkeys(
-                ("server", "target", "tport", "lun", "encodedlun", "username", "password", "initiator", "intnet"), _LATER
-            ),
+            **dict.fromkeys(("encodedlun", "initiator", "intnet"), _LATER),
+            "password": "other users could read it in the list of processes: --passwordfile FILE names a file that holds it",
             **dict.fromkeys(("nonrotational", "discard", "hotpluggable", "bandwidthgroup", "tempeject", "passthrough"), _LATER),
             **dict.fromkeys(("setuuid", "setparentuuid"), "images have no UUIDs here"),
         }
@@ -41,7 +42,23 @@ class StorageAttach(Verb):
 @click.option("--port", metavar="N", help="Its port.")
 @click.option("--device", metavar="N", help="The device on that port (IDE has two).")
 @click.option("--type", "kind", metavar="|".join(TYPES), help="What is attached.")
-@click.option("--medium", metavar="none|emptydrive|FILE", help="An image; none detaches, emptydrive is a drive without one.")
+@click.option(
+    "--medium",
+    metavar="none|emptydrive|iscsi|FILE|DEVICE|URL",
+    help="An image, a block device, a LUN (iscsi, with --server and --target) or nfs://SERVER/PATH; "
+    "none detaches, emptydrive is a drive without one.",
+)
+@click.option("--server", metavar="HOST", help="With --medium iscsi: the server's name or address.")
+@click.option("--target", metavar="NAME", help="... the target's name, e.g. iqn.2026-11.org.example:disk.")
+@click.option("--tport", metavar="N", help="... its TCP port (default 3260).")
+@click.option("--lun", metavar="N", help="... the logical unit (default 0).")
+@click.option("--username", metavar="NAME", help="... the user for CHAP.")
+@click.option("--passwordfile", metavar="FILE", help="... the file whose first line is the user's password.")
+@click.option(
+    "--ownerfolder",
+    metavar="FOLDER",
+    help="Where both hosts note who runs the guest; needed for devices and URLs, since nothing can lie beside them.",
+)
 @click.option("--mtype", metavar="normal", help="How the disk is written to.")
 @click.option("--comment", metavar="TEXT", hidden=True, expose_value=False, callback=lambda *_: None)
 def command(vm: str, **given: Any) -> None:
@@ -55,6 +72,8 @@ def command(vm: str, **given: Any) -> None:
 def changed(definition: Definition, given: Mapping[str, Any]) -> Definition:
     """The definition with that attachment made, changed or removed. Raises UsageError, NotFoundError or StorageError."""
     draft = draft_of(definition)
+    if given.get("ownerfolder"):
+        draft["owner_folder"] = str(file_path("--ownerfolder", given["ownerfolder"]))
     controller = entry(draft, given["storagectl"])
     port, device = _place(controller, given)
     attachments = [each for each in controller["attachments"] if (each["port"], each["device"]) != (port, device)]
@@ -72,7 +91,9 @@ def changed(definition: Definition, given: Mapping[str, Any]) -> Definition:
         if old is None:
             raise UsageError("storageattach --medium none", f"nothing is attached at port {port}, device {device}")
     else:
-        attachments.append({"port": port, "device": device, **_drive(given, old)})
+        drive = _drive(given, old, initiator=definition.uuid)
+        _require_owner_folder(drive, draft["owner_folder"])
+        attachments.append({"port": port, "device": device, **drive})
     controller["attachments"] = sorted(attachments, key=lambda each: (each["port"], each["device"]))
     return checked(draft, "storageattach")
 
@@ -90,7 +111,17 @@ def _place(controller: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[int
     return port, whole_number("--device", given["device"] or "0", 0, bus.devices_per_port - 1)
 
 
-def _drive(given: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+def _require_owner_folder(drive: Mapping[str, Any], folder: str) -> None:
+    """Raises UsageError for a disk that nothing can lie beside, when no folder was named for its owner record."""
+    if drive["type"] == "hdd" and not folder and needs_owner_folder(drive["medium"]):
+        raise UsageError(
+            f"medium {drive['medium']}",
+            "no owner record can lie beside it, and QEMU's locks hold on local files only: two hosts could run the guest at once",
+            "--ownerfolder FOLDER names a folder for it that both hosts share (one of its own for this guest)",
+        )
+
+
+def _drive(given: Mapping[str, Any], old: Mapping[str, Any] | None, *, initiator: str) -> dict[str, Any]:
     kind = one_of("--type", given["kind"], TYPES) if given["kind"] else None
     if kind is None:
         if old is None:
@@ -105,19 +136,75 @@ def _drive(given: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str,
         raise UsageError("--medium additions", "there are no VirtualBox guest additions here")
     if word.lower().startswith("host:"):
         raise UsageError("--medium", "a drive of this host cannot be shared with another one", "give an image")
+    url = _url(word, given)
+    if url is not None:
+        return {"type": kind, **_remote(url, kind, given, initiator=initiator)}
     return {"type": kind, **_image(file_path("--medium", word), kind)}
+
+
+def _url(word: str, given: Mapping[str, Any]) -> remote_media.Remote | None:
+    """The LUN or export that is meant; None for a file. Raises UsageError."""
+    of_iscsi = [name for name in ("server", "target", "tport", "lun", "username") if given.get(name) is not None]
+    if word.lower() == "iscsi":
+        for name in ("server", "target"):
+            if not given.get(name):
+                raise UsageError(
+                    "--medium iscsi", f"--{name} is missing", "give --server HOST --target IQN, and --lun if it isn't 0"
+                )
+        port = whole_number("--tport", given["tport"], 1, 65535) if given.get("tport") else remote_media.ISCSI_PORT
+        lun = whole_number("--lun", given["lun"], 0, 255) if given.get("lun") else 0
+        try:
+            return remote_media.IscsiLun(
+                server=given["server"], target=given["target"], lun=lun, port=port, user=given.get("username") or ""
+            )
+        except ValueError as error:
+            raise UsageError("--medium iscsi", str(error)) from error
+    if of_iscsi:
+        raise UsageError(f"--{of_iscsi[0]}", "goes with --medium iscsi")
+    if not remote_media.is_url(word):
+        if given.get("passwordfile"):
+            raise UsageError("--passwordfile", "goes with --medium iscsi and --username")
+        return None
+    try:
+        return remote_media.parse(word)
+    except ValueError as error:
+        raise UsageError(f"--medium {word}", str(error)) from error
+
+
+def _remote(found: remote_media.Remote, kind: str, given: Mapping[str, Any], *, initiator: str) -> dict[str, Any]:
+    """The fields of a medium that is reached over the network."""
+    if kind == "fdd":
+        raise UsageError("--type fdd", "a floppy image is a file", "give a file")
+    password_file = str(file_path("--passwordfile", given["passwordfile"])) if given.get("passwordfile") else ""
+    user = found.user if isinstance(found, remote_media.IscsiLun) else ""
+    if bool(user) != bool(password_file):
+        raise UsageError("--username, --passwordfile", "go together", "give both, or neither")
+    is_raw = kind != "hdd" or isinstance(found, remote_media.IscsiLun)
+    info = media.inspect_url(found.url, image_format="raw" if is_raw else "", initiator=initiator, password_file=password_file)
+    _warn_of_format(found.url, info, kind)
+    return {"medium": found.url, "format": info.format, "password_file": password_file}
 
 
 def _image(path: Path, kind: str) -> dict[str, Any]:
     """The medium's fields; its format is looked at once, here, and never again when the VM starts."""
-    info = media.inspect(path, image_format="" if kind == "hdd" else "raw")
-    if info.is_block_device:
-        raise UsageError(f"medium {path}", "is a block device, which Teleport cannot attach yet", "use an image file")
+    probed = kind == "hdd" and not remote_media.is_device(str(path))
+    info = media.inspect(path, image_format="" if probed else "raw")
+    if info.is_block_device and not remote_media.is_device(str(path)):
+        raise UsageError(f"medium {path}", "is a block device", "name it by its path in /dev")
+    if info.is_block_device and kind == "fdd":
+        raise UsageError("--type fdd", "a floppy image is a file", "give a file")
+    _warn_of_format(str(path), info, kind)
+    read_only = kind == "fdd" and not os.access(path, os.W_OK)
+    if read_only:
+        click.echo(f"teleport: {path} cannot be written here: the guest gets a write-protected floppy", err=True)
+    return {"medium": str(path), "format": info.format, "read_only": read_only}
+
+
+def _warn_of_format(place: str, info: media.MediumInfo, kind: str) -> None:
     if kind == "hdd" and not info.can_teleport:
         word = media.format_word(info.format)
         click.echo(
-            f"teleport: warning: {path} is {word}, and QEMU cannot teleport a VM that writes to {word}: "
-            f"`teleport modifymedium {path} --format QCOW2` converts it",
+            f"teleport: warning: {place} is {word}, and QEMU cannot teleport a VM that writes to {word}: "
+            f"`teleport modifymedium {place} --format QCOW2` converts it",
             err=True,
         )
-    return {"medium": str(path), "format": info.format}

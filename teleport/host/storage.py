@@ -19,6 +19,8 @@ from blake3 import blake3
 
 from teleport.errors import StorageError
 from teleport.host.bounded import in_thread
+from teleport.machines.passwords import password_file
+from teleport.machines.remote_media import is_url, tool_words
 from teleport.model import MediumFact
 
 LOOK_SECONDS = 10.0
@@ -40,8 +42,9 @@ _DUMP_LINE = re.compile(r"[0-9a-f]{8,}:  (?P<bytes>(?:[0-9a-f]{2} )+)")  # qemu-
 class AttachedMedium:
     """A medium as the definition has it, with a `node` of its own.
 
-    `path` is a file, a device node or a URL that QEMU understands ("" for an empty drive); `format` "" is probed. The proof of
-    shared storage goes into `<image>.teleport` beside a file; `proof_folder` is for devices and URLs, which have no beside.
+    `path` is a file, a device node or a URL (`teleport.machines.remote_media`; "" for an empty drive); `format` "" is probed. The
+    proof of shared storage goes into `<image>.teleport` beside a file; `proof_folder` is for devices and URLs, which have no
+    beside. `password_file` and `initiator` are for iSCSI.
     """
 
     node: str
@@ -50,11 +53,13 @@ class AttachedMedium:
     read_only: bool
     path: str
     proof_folder: str = ""
+    password_file: str = ""
+    initiator: str = "look"
 
     @property
     def is_url(self) -> bool:
         """Reached through one of QEMU's own network drivers (nfs://, iscsi://), not through a filesystem of this host."""
-        return "://" in self.path
+        return is_url(self.path)
 
 
 async def media_facts(media: Sequence[AttachedMedium]) -> tuple[MediumFact, ...]:
@@ -79,9 +84,9 @@ async def medium_fact(medium: AttachedMedium) -> MediumFact:
     try:
         if not medium.is_url:
             fact = await in_thread(lambda: _looked_at(fact), timeout_seconds=LOOK_SECONDS, name="look at a medium")
-        fact = _with_image(fact, await image_info(medium.path, format_name=medium.format))
+        fact = _with_image(fact, await image_info(medium))
         if medium.is_url:
-            fact = replace(fact, content=await url_samples(medium.path))
+            fact = replace(fact, content=await url_samples(medium, fact.virtual_size_bytes))
         elif medium.read_only:
             content = await in_thread(lambda: content_digest(Path(medium.path)), timeout_seconds=DIGEST_SECONDS, name="digest")
             fact = replace(fact, content=content)
@@ -95,6 +100,20 @@ async def medium_fact(medium: AttachedMedium) -> MediumFact:
     except OSError as error:
         return replace(fact, problem=f"{medium.path}: {error.strerror or error}")
     return fact
+
+
+async def content_again(medium: AttachedMedium, fact: MediumFact) -> str:
+    """The content of a device or URL that `fact` has samples of, once more; "" for others. Raises StorageError."""
+    if not fact.content.startswith("samples:"):
+        return ""
+    try:
+        if medium.is_url:
+            return await url_samples(medium, fact.virtual_size_bytes)
+        return await in_thread(lambda: device_samples(Path(medium.path)), timeout_seconds=LOOK_SECONDS, name="samples")
+    except TimeoutError as error:
+        raise StorageError(medium.path, "the storage does not answer") from error
+    except OSError as error:
+        raise StorageError(medium.path, error.strerror or str(error)) from error
 
 
 async def _is_device(path: Path) -> bool:
@@ -140,20 +159,33 @@ def _identity(status: os.stat_result) -> str:
 # -- qemu-img
 
 
-async def image_info(path: str, *, format_name: str = "", timeout_seconds: float = LOOK_SECONDS) -> Mapping[str, Any]:
+async def image_info(medium: AttachedMedium, *, timeout_seconds: float = LOOK_SECONDS) -> Mapping[str, Any]:
     """`qemu-img info` as JSON, without locks (-U), so that a running guest's image can be looked at.
 
-    `format_name` "" probes. Raises StorageError in qemu-img's words, TimeoutError.
+    Raises StorageError in qemu-img's words, TimeoutError.
     """
-    arguments = ["info", "-U", "--output=json", *(["-f", format_name] if format_name else []), path]
-    output = await _output_of("qemu-img", arguments, what=path, timeout_seconds=timeout_seconds)
+    output = await _asked("qemu-img", ["info", "-U", "--output=json"], medium, timeout_seconds=timeout_seconds)
     information = json.loads(output)
     if not isinstance(information, dict):
-        raise StorageError(path, "qemu-img says nothing about it")
+        raise StorageError(medium.path, "qemu-img says nothing about it")
     return information
 
 
-async def _output_of(program: str, arguments: Sequence[str], *, what: str, timeout_seconds: float) -> str:
+async def _asked(program: str, words: Sequence[str], medium: AttachedMedium, *, timeout_seconds: float) -> str:
+    """One of QEMU's tools about one medium. Raises StorageError in its words, TimeoutError."""
+    if not medium.is_url:
+        image = [*(["-f", medium.format] if medium.format else []), medium.path]
+        return await _output_of(program, [*words, *image], what=medium.path, timeout_seconds=timeout_seconds)
+    with password_file(medium.password_file) as (secret, descriptors):
+        image = tool_words(medium.path, image_format=medium.format, initiator=medium.initiator, secret_file=secret)
+        return await _output_of(
+            program, [*words, *image], what=medium.path, timeout_seconds=timeout_seconds, descriptors=descriptors
+        )
+
+
+async def _output_of(
+    program: str, arguments: Sequence[str], *, what: str, timeout_seconds: float, descriptors: Sequence[int] = ()
+) -> str:
     """Runs one of QEMU's tools. Raises StorageError in its words when it fails, TimeoutError when it is given up."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -162,6 +194,7 @@ async def _output_of(program: str, arguments: Sequence[str], *, what: str, timeo
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            pass_fds=descriptors,
         )
     except FileNotFoundError as error:
         raise StorageError(program, "is not installed", "install qemu-utils") from error
@@ -174,9 +207,9 @@ async def _output_of(program: str, arguments: Sequence[str], *, what: str, timeo
         raise
     if process.returncode != 0:
         words = complaint.decode(errors="replace").strip().removeprefix(f"{program}: ")
-        raise StorageError(
-            what, words.removeprefix(f"Could not open '{what}': ") or f"{program} ended with {process.returncode}"
-        )
+        for name in (what, arguments[-1]):
+            words = words.removeprefix("can't open device " + name + ": ").removeprefix(f"Could not open '{name}': ")
+        raise StorageError(what, words or f"{program} ended with {process.returncode}")
     return output.decode(errors="replace")
 
 
@@ -245,7 +278,9 @@ def device_samples(path: Path) -> str:
     """
     with path.open("rb", buffering=0) as file:
         size_bytes = file.seek(0, os.SEEK_END)
-        # What this host read earlier may be older than what another one has written since.
+        # What this host wrote may not be there yet, what it read earlier may be older than what another one has written since.
+        with contextlib.suppress(OSError):
+            os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         digests = []
         for start in _device_offsets(size_bytes):
@@ -254,17 +289,17 @@ def device_samples(path: Path) -> str:
     return "samples:" + ",".join(digests)
 
 
-async def url_samples(url: str, *, timeout_seconds: float = LOOK_SECONDS) -> str:
-    """The same samples of what only QEMU's own drivers reach (iscsi://, nfs://, nbd://), read without locks by `qemu-io`.
+async def url_samples(medium: AttachedMedium, size_bytes: int, *, timeout_seconds: float = LOOK_SECONDS) -> str:
+    """The same samples of what only QEMU's own drivers reach (iscsi://, nfs://), read without locks by `qemu-io`.
 
-    Digests are of qemu-io's dump of the blocks. Raises StorageError, TimeoutError.
+    They are of the disk as a guest sees it, of `size_bytes` (an image file grows while it is written); digests are of qemu-io's dump
+    of the blocks. Raises StorageError, TimeoutError.
     """
-    size_bytes = int((await image_info(url, format_name="raw", timeout_seconds=timeout_seconds))["virtual-size"])
     offsets = _device_offsets(size_bytes)
-    arguments = ["-r", "-U", "-f", "raw"]
+    words = ["-r", "-U"]
     for start in offsets:
-        arguments += ["-c", f"read -v {start} {min(_DEVICE_SAMPLE_BYTES, size_bytes - start)}"]
-    output = await _output_of("qemu-io", [*arguments, url], what=url, timeout_seconds=timeout_seconds)
+        words += ["-c", f"read -v {start} {min(_DEVICE_SAMPLE_BYTES, size_bytes - start)}"]
+    output = await _asked("qemu-io", words, medium, timeout_seconds=timeout_seconds)
     digests, dump = [], blake3()
     empty = True
     for line in output.splitlines():
@@ -275,7 +310,7 @@ async def url_samples(url: str, *, timeout_seconds: float = LOOK_SECONDS) -> str
             dump.update(match["bytes"].encode())
             empty = empty and not match["bytes"].strip("0 ")
     if len(digests) != len(offsets):
-        raise StorageError(url, "cannot be read", output.strip().splitlines()[-1] if output.strip() else "")
+        raise StorageError(medium.path, "cannot be read", output.strip().splitlines()[-1] if output.strip() else "")
     return "samples:" + ",".join(digests)
 
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from teleport.errors import BusyError, HypervisorError, NotFoundError, StorageError, UsageError
+from teleport.machines import passwords, remote_media
 from teleport.machines.files import sync_folder
 
 Format = Literal["qcow2", "raw", "vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels"]
@@ -103,6 +104,22 @@ def inspect(path: Path, *, image_format: str = "") -> MediumInfo:
         snapshots=tuple(each["name"] or each["id"] for each in raw.get("snapshots", ())),
         encrypted=bool(raw.get("encrypted", False)),
         is_block_device=stat.S_ISBLK(kind),
+    )
+
+
+def inspect_url(url: str, *, image_format: str, initiator: str, password_file: str = "") -> MediumInfo:
+    """Looks at a medium that QEMU reaches by a driver of its own. `image_format` "" lets qemu-img find it out."""
+    with passwords.password_file(password_file) as (secret, descriptors):
+        image = remote_media.tool_words(url, image_format=image_format, initiator=initiator, secret_file=secret)
+        words = ["info", "-U", "--output=json", *image]
+        raw = json.loads(_qemu_img(words, what=f"looking at {url}", descriptors=descriptors))
+    return MediumInfo(
+        path=Path(url),
+        format=raw["format"],
+        virtual_bytes=raw["virtual-size"],
+        actual_bytes=raw.get("actual-size", 0),
+        backing=raw.get("full-backing-filename", raw.get("backing-filename", "")),
+        snapshots=tuple(each["name"] or each["id"] for each in raw.get("snapshots", ())),
     )
 
 
@@ -246,7 +263,7 @@ def _make_durable(path: Path) -> None:
         os.close(descriptor)
 
 
-def _run(words: Sequence[str], *, seconds: float | None) -> subprocess.CompletedProcess[str]:
+def _run(words: Sequence[str], *, seconds: float | None, descriptors: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"LC_ALL": "C"}
     try:
         return subprocess.run(
@@ -258,6 +275,7 @@ def _run(words: Sequence[str], *, seconds: float | None) -> subprocess.Completed
             timeout=seconds,
             check=False,
             env=environment,
+            pass_fds=descriptors,
         )
     except FileNotFoundError:
         raise HypervisorError("qemu-img", "is not installed", _INSTALL) from None
@@ -267,11 +285,13 @@ def _run(words: Sequence[str], *, seconds: float | None) -> subprocess.Completed
         ) from None
 
 
-def _qemu_img(words: Sequence[str], *, what: str, seconds: float | None = _QUICK_SECONDS) -> str:
-    result = _run(words, seconds=seconds)
+def _qemu_img(
+    words: Sequence[str], *, what: str, seconds: float | None = _QUICK_SECONDS, descriptors: Sequence[int] = ()
+) -> str:
+    result = _run(words, seconds=seconds, descriptors=descriptors)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"qemu-img ended with {result.returncode}"]
-        reason = lines[0].removeprefix("qemu-img: ")
+        reason = lines[0].removeprefix("qemu-img: ").removeprefix(f"Could not open '{words[-1]}': ")
         hint = _INSTALL if "option" in reason and "unrecognized" in reason else ""
         raise StorageError(what, reason, hint)
     return result.stdout

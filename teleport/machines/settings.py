@@ -14,6 +14,7 @@ from teleport.machines.definition import Definition
 from teleport.machines.drives import Attachment, Controller
 from teleport.machines.options import OPTIONS, option
 from teleport.machines.options.option import Option
+from teleport.machines.remote_media import needs_owner_folder
 
 NONE = "none"
 PLACEHOLDER = "{vm}"
@@ -51,7 +52,7 @@ def hardware_settings(definition: Definition) -> tuple[Setting, ...]:
         if each.relevant(definition, number)
     ]
     for bus in BUSES:
-        settings += _controller_settings(definition.controller(bus), bus)
+        settings += _controller_settings(definition.controller(bus), bus, owner_folder=definition.owner_folder)
     return tuple(settings)
 
 
@@ -75,7 +76,7 @@ def _quoted(word: str) -> str:
     return shlex.quote(word).replace(PLACEHOLDER, _NO_PLACEHOLDER)
 
 
-def _controller_settings(controller: Controller | None, bus: Bus) -> list[Setting]:
+def _controller_settings(controller: Controller | None, bus: Bus, *, owner_folder: str) -> list[Setting]:
     if controller is None:
         return [Setting(key=f"controller {bus}", value=NONE, mend=f"teleport storagectl {{vm}} --name {bus} --remove")]
     kind = BUSES[bus]
@@ -97,13 +98,16 @@ def _controller_settings(controller: Controller | None, bus: Bus) -> list[Settin
                 Setting(
                     key=node_name(bus, place),
                     value=attachment.type if attachment else NONE,
-                    mend=f"teleport storageattach {{vm}} --storagectl {bus} --port {port} --device {device}{_medium(attachment)}",
+                    mend=f"teleport storageattach {{vm}} --storagectl {bus} --port {port} --device {device}{_medium(attachment, owner_folder)}",
                 )
             )
     return settings
 
 
-def _medium(attachment: Attachment | None) -> str:
+def _medium(attachment: Attachment | None, owner_folder: str) -> str:
     if attachment is None:
         return " --medium none"
-    return f" --type {attachment.type} --medium {_quoted(attachment.medium or 'emptydrive')}"
+    words = f" --type {attachment.type} --medium {_quoted(attachment.medium or 'emptydrive')}"
+    if attachment.password_file:
+        words += f" --passwordfile {_quoted(attachment.password_file)}"
+    return words + (f" --ownerfolder {_quoted(owner_folder)}" if needs_owner_folder(attachment.medium) and owner_folder else "")

@@ -32,6 +32,8 @@ def attached_media(definition: Definition) -> tuple[AttachedMedium, ...]:
             format=medium.format,
             read_only=medium.read_only,
             proof_folder=folder if definition.owner_folder else "",
+            password_file=medium.password_file,
+            initiator=definition.uuid,
         )
         for medium in media(definition)
     )

@@ -1,5 +1,7 @@
 """From a definition to a live QEMU, through the guardian."""
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Literal
 from teleport.host.guest import QmpGuest
 from teleport.host.process import find_qemu
 from teleport.machines.arguments import Launch, qemu_arguments
-from teleport.machines.attached import owner_record_folder
+from teleport.machines.arguments.storage import secret_id
+from teleport.machines.attached import Medium, media, owner_record_folder
 from teleport.machines.definition import Definition
+from teleport.machines.passwords import password_descriptor
 from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Owner, QemuProcess
 from teleport.runner.guardian_client import GuardedQemu, GuardianClient
@@ -94,17 +98,27 @@ class Launcher:
                 identity=identity,
                 incoming=incoming,
                 paused=True,
+                secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
-        process, own_fd = await self._guardian.spawn(
-            [qemu, *arguments],
-            label=label,
-            stderr_path=stderr,
-            ram_bytes=self.definition.memory_bytes if shared else 0,
-            ram_fd=ram_fd,
-            prefault=prefault and shared,
-        )
+        with contextlib.ExitStack() as descriptors:
+            passwords = {}
+            for each in self._with_password():
+                descriptor = passwords[secret_id(each.node)] = password_descriptor(Path(each.password_file))
+                descriptors.callback(os.close, descriptor)
+            process, own_fd = await self._guardian.spawn(
+                [qemu, *arguments],
+                label=label,
+                stderr_path=stderr,
+                ram_bytes=self.definition.memory_bytes if shared else 0,
+                ram_fd=ram_fd,
+                prefault=prefault and shared,
+                fds=passwords,
+            )
         return Launched(process=process, folder=folder, stderr=stderr, ram_fd=own_fd)
+
+    def _with_password(self) -> tuple[Medium, ...]:
+        return tuple(each for each in media(self.definition) if each.password_file)
 
     def found(self, qemu: GuardedQemu) -> Launched:
         """A QEMU that the guardian still holds."""
