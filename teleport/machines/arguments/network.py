@@ -51,7 +51,7 @@ def _backend(definition: Definition, nic: Nic, launch: Launch) -> str:
         case "bridged":
             return f"tap,ifname={tap_name(definition, nic.number)},script=no,downscript=no"
         case "intnet":
-            address, port = _group(nic.network)
+            address, port = internal_group(nic.network)
             return f"socket,mcast={address}:{port},localaddr=127.0.0.1"
         case _:
             return ""
@@ -117,7 +117,7 @@ def taps(definition: Definition) -> tuple[Tap, ...]:
     )
 
 
-def _group(network: str) -> tuple[str, int]:
+def internal_group(network: str) -> tuple[str, int]:
     """The multicast group, on the loopback interface, of an internal network's name: who uses the name hears each other."""
     digest = hashlib.sha256(f"teleport internal network {network}".encode()).digest()
     return f"239.255.{digest[0]}.{digest[1]}", 49152 + int.from_bytes(digest[2:4], "big") % 16384
