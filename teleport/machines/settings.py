@@ -98,7 +98,8 @@ def _controller_settings(controller: Controller | None, bus: Bus, *, owner_folde
                 Setting(
                     key=node_name(bus, place),
                     value=attachment.type if attachment else NONE,
-                    mend=f"teleport storageattach {{vm}} --storagectl {bus} --port {port} --device {device}{_medium(attachment, owner_folder)}",
+                    mend=f"teleport storageattach {{vm}} --storagectl {bus} --port {port} --device {device}"
+                    + _medium(attachment, owner_folder),
                 )
             )
     return settings
