@@ -9,10 +9,13 @@ from typing import Literal
 
 from teleport.host.guest import QmpGuest
 from teleport.host.process import find_qemu
+from teleport.host.taps import make_taps, remove_taps
 from teleport.machines.arguments import Launch, qemu_arguments
+from teleport.machines.arguments.network import taps, unplugged
 from teleport.machines.arguments.storage import secret_id
 from teleport.machines.attached import Medium, media, owner_record_folder
 from teleport.machines.definition import Definition
+from teleport.machines.firmware import firmware_files
 from teleport.machines.passwords import password_descriptor
 from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Owner, QemuProcess
@@ -95,12 +98,14 @@ class Launcher:
                 qmp_socket=str(folder / "qmp.sock"),
                 oob_socket=str(folder / "oob.sock"),
                 ram_fd="{fd:ram}" if shared else None,
+                firmware=firmware_files(self.definition, self.paths.folder),
                 identity=identity,
                 incoming=incoming,
                 paused=True,
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
+        make_taps(taps(self.definition))
         with contextlib.ExitStack() as descriptors:
             passwords = {}
             for each in self._with_password():
@@ -127,14 +132,18 @@ class Launcher:
 
     async def connect(self, launched: Launched) -> QmpGuest:
         """Its monitors. Raises HypervisorError with QEMU's last words when it died at once."""
-        return await QmpGuest.connect(
+        guest = await QmpGuest.connect(
             launched.folder / "qmp.sock", launched.folder / "oob.sock", launched.process, launched.stderr
         )
+        for nic in unplugged(self.definition):
+            await guest.execute("set_link", name=nic, up=False)
+        return guest
 
     async def forget(self, launched: Launched) -> None:
-        """Lets a dead QEMU's RAM and sockets go."""
+        """Lets a dead QEMU's RAM, sockets and taps go."""
         await self._guardian.forget(launched.process)
         shutil.rmtree(launched.folder, ignore_errors=True)
+        remove_taps(taps(self.definition))
 
     def _folder(self, label: str) -> Path:
         return self.runtime / label
