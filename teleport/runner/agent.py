@@ -27,6 +27,7 @@ from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrival, Arrived
 from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, prune, unfinished
+from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
 from teleport.runner.ownership import Record, record_at, set_free, take_for_start
@@ -148,6 +149,7 @@ class Agent:
             await load(guest, paths)
             generation = await claim(self._record, saved, me)
             self._runs(launched, guest, generation=generation, identity=saved.identity)
+            self._spawn(open_forwarded_ports(guest, self.definition, self._say))
             self._remember(restoring="paused" if saved.was_paused else "running")
             await go_on(guest, paths, saved)
         except TeleportError:
@@ -387,6 +389,7 @@ class Agent:
 
     async def _on_arrival(self, arrived: Arrived) -> None:
         self._runs(arrived.launched, arrived.guest, generation=arrived.generation, identity=arrived.identity)
+        self._spawn(open_forwarded_ports(arrived.guest, self.definition, self._say))
         self.state.set(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
         self._say("the guest arrived")
         self._tell(Outcome(kind=OutcomeKind.MOVED, message="the guest arrived", target_qemu_pid=arrived.launched.process.pid))

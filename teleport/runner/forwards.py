@@ -1,0 +1,33 @@
+"""Forwarded ports of a guest that came from elsewhere: opened once the other QEMU, perhaps on this very host, has let them go."""
+
+import asyncio
+from collections.abc import Callable
+
+from teleport.errors import HypervisorError
+from teleport.host.guest import QmpGuest
+from teleport.machines.arguments.network import forward_commands
+from teleport.machines.definition import Definition
+
+_TRIES_SECONDS = 60.0
+_PAUSE_SECONDS = 0.2
+
+
+async def open_forwarded_ports(guest: QmpGuest, definition: Definition, say: Callable[[str], object]) -> None:
+    """Opens the definition's forwarded ports in a QEMU that was started without them; says which could not be had.
+
+    The guest runs meanwhile: a port that stays busy is a word in the log, never the end of a guest.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _TRIES_SECONDS
+    for command in forward_commands(definition):
+        while True:
+            try:
+                said = (await guest.hmp(command)).strip()
+            except HypervisorError:
+                return  # it is gone, and its ports with it
+            if not said:
+                break
+            if loop.time() > deadline:
+                say(f"a forwarded port stays closed: {command.removeprefix('hostfwd_add ')}: {said}")
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
