@@ -7,6 +7,7 @@ import pytest
 
 from tests.harness.guest import GuestImage, guest_image
 from tests.harness.home import Home
+from tests.harness.host import Host
 from tests.harness.scene import Scene, Stage
 
 
@@ -69,3 +70,18 @@ def scene(stage: Stage) -> Iterator[Scene]:
     current = stage.scene()
     yield current
     stage.done()
+
+
+@pytest.fixture
+def blank() -> Callable[..., Host]:
+    """Defines VMs that run without an operating system: there at once, for tests that need no guest's word."""
+
+    def define(name: str, home: Home, disk: Path | None = None, *, memory_mb: int = 64) -> Host:
+        host = Host(name, home)
+        host.run("createvm", "--name", name, "--ostype", "Linux26_64", "--register")
+        host.run("modifyvm", name, "--memory", memory_mb, "--nic1", "nat")
+        if disk:
+            host.attach(disk)
+        return host
+
+    return define
