@@ -5,6 +5,8 @@ import click
 from teleport.cli.grammar import Verb, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import require_at_rest
+from teleport.errors import StateError
+from teleport.machines.snapshots import snapshot_names
 
 
 @click.command("unregistervm", cls=Verb)
@@ -15,4 +17,10 @@ def command(*, vm: str, delete: bool) -> None:
     home = store()
     found = home.find_entry(vm)
     require_at_rest(found.paths, found.name, "unregistervm")
+    if delete and (names := snapshot_names(found.paths)):
+        raise StateError(
+            f"unregistervm --delete {found.name!r}",
+            f"it has snapshots, whose disks would be left without their tree: {', '.join(names)}",
+            f"`teleport snapshot {found.name} delete` them first",
+        )
     home.unregister(found, delete=delete)

@@ -86,7 +86,7 @@ def create_disk(path: Path, *, size_bytes: int, image_format: Format = "qcow2", 
     options = _creation_options(image_format, variant)
     with _new_file(path) as fresh:
         words = ["create", "-q", "-f", image_format, *(["-o", options] if options else []), "--", str(fresh), str(size_bytes)]
-        _qemu_img(words, what=f"making the disk {path}", seconds=None)
+        run_tool(words, what=f"making the disk {path}", seconds=None)
     return inspect(path)
 
 
@@ -94,7 +94,7 @@ def inspect(path: Path, *, image_format: str = "") -> MediumInfo:
     """Looks at an image, also at one that is in use. `image_format` "" lets qemu-img find it out."""
     kind = _kind(path)
     words = ["info", "-U", "--output=json", *(["-f", image_format] if image_format else []), "--", str(path)]
-    raw = json.loads(_qemu_img(words, what=f"looking at {path}"))
+    raw = json.loads(run_tool(words, what=f"looking at {path}"))
     return MediumInfo(
         path=path,
         format=raw["format"],
@@ -112,7 +112,7 @@ def inspect_url(url: str, *, image_format: str, initiator: str, password_file: s
     with passwords.password_file(password_file) as (secret, descriptors):
         image = remote_media.tool_words(url, image_format=image_format, initiator=initiator, secret_file=secret)
         words = ["info", "-U", "--output=json", *image]
-        raw = json.loads(_qemu_img(words, what=f"looking at {url}", descriptors=descriptors))
+        raw = json.loads(run_tool(words, what=f"looking at {url}", descriptors=descriptors))
     return MediumInfo(
         path=Path(url),
         format=raw["format"],
@@ -132,21 +132,21 @@ def resize(path: Path, *, size_bytes: int) -> MediumInfo:
             f"it has {info.virtual_bytes >> 20} MB, and making it smaller would cut off its end",
             "clone what is in it to a smaller disk instead",
         )
-    _require_unused(path, info.format)
+    require_unused(path, info.format)
     if size_bytes % _SECTOR_BYTES or size_bytes > MOST_BYTES:
         raise UsageError(f"--resize of {path}", "a disk has 1 MB to 2 PB, in whole sectors of 512 bytes")
-    _qemu_img(["resize", "-q", "-f", info.format, "--", str(path), str(size_bytes)], what=f"resizing {path}")
+    run_tool(["resize", "-q", "-f", info.format, "--", str(path), str(size_bytes)], what=f"resizing {path}")
     return inspect(path)
 
 
 def clone(source: Path, target: Path, *, image_format: Format = "qcow2", variant: Variant = "standard") -> MediumInfo:
     """Copies a disk into a new file, in any format. The source must not be in use."""
     info = inspect(source)
-    _require_unused(source, info.format)
+    require_unused(source, info.format)
     options = _creation_options(image_format, variant)
     with _new_file(target) as fresh:
         words = ["convert", "-q", "-f", info.format, "-O", image_format, *(["-o", options] if options else [])]
-        _qemu_img([*words, "--", str(source), str(fresh)], what=f"copying {source} to {target}", seconds=None)
+        run_tool([*words, "--", str(source), str(fresh)], what=f"copying {source} to {target}", seconds=None)
     return inspect(target)
 
 
@@ -161,12 +161,12 @@ def convert(path: Path, *, image_format: Format) -> MediumInfo:
             f"it has {'snapshots' if info.snapshots else f'the backing file {info.backing}'}, which would be lost",
             "use clonemedium, which leaves it as it is",
         )
-    _require_unused(path, info.format)
+    require_unused(path, info.format)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         words = ["convert", "-q", "-f", info.format, "-O", image_format, "--", str(path), str(fresh)]
-        _qemu_img(words, what=f"converting {path}", seconds=None)
-        _make_durable(fresh)
+        run_tool(words, what=f"converting {path}", seconds=None)
+        make_durable(fresh)
         shutil.copymode(path, fresh)
         fresh.replace(path)
         sync_folder(path.parent)
@@ -180,7 +180,7 @@ def convert(path: Path, *, image_format: Format) -> MediumInfo:
 def delete(path: Path) -> None:
     """Deletes an image that nobody uses, and the owner record beside it."""
     _kind(path)
-    _require_unused(path, inspect(path).format)
+    require_unused(path, inspect(path).format)
     try:
         path.unlink()
         record = path.with_name(f"{path.name}.teleport")
@@ -214,7 +214,7 @@ def _kind(path: Path) -> int:
     return mode
 
 
-def _require_unused(path: Path, image_format: str) -> None:
+def require_unused(path: Path, image_format: str) -> None:
     """QEMU's image lock: held by whoever runs a VM with it (on local files)."""
     words = ["info", "--output=json", "-f", image_format, "--", str(path)]
     result = _run(words, seconds=_QUICK_SECONDS)
@@ -232,7 +232,7 @@ def _new_file(path: Path) -> Any:
     fresh = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.new")
     try:
         yield fresh
-        _make_durable(fresh)
+        make_durable(fresh)
         _give_name(fresh, path)
         sync_folder(path.parent)
     except FileExistsError:
@@ -255,7 +255,8 @@ def _give_name(fresh: Path, path: Path) -> None:
         fresh.replace(path)
 
 
-def _make_durable(path: Path) -> None:
+def make_durable(path: Path) -> None:
+    """Its content is on the storage. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -285,9 +286,10 @@ def _run(words: Sequence[str], *, seconds: float | None, descriptors: Sequence[i
         ) from None
 
 
-def _qemu_img(
+def run_tool(
     words: Sequence[str], *, what: str, seconds: float | None = _QUICK_SECONDS, descriptors: Sequence[int] = ()
 ) -> str:
+    """One command of qemu-img; its output. Raises StorageError in its words."""
     result = _run(words, seconds=seconds, descriptors=descriptors)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"qemu-img ended with {result.returncode}"]

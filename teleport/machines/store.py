@@ -26,6 +26,7 @@ from teleport.machines.names import folder_name, name_of_folder
 from teleport.machines.text import parse_definition, render_definition
 
 DEFINITION_FILE = "definition.toml"
+_LEFT_BY_RUNNERS = ("lock", "state.json", "startup-error.json", "snapshots.json")
 
 
 @dataclass(frozen=True)
@@ -364,7 +365,7 @@ def _remove_vm(paths: VmPaths) -> None:
             file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
         if folder.is_dir():
             folder.rmdir()
-    for file in (paths.lock, paths.run):
+    for file in (paths.lock, paths.run, *(paths.folder / name for name in _LEFT_BY_RUNNERS)):
         if file.is_symlink() or file.exists():
             file.unlink()
     with contextlib.suppress(OSError):  # not empty: something that is not ours is left there

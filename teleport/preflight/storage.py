@@ -145,6 +145,28 @@ def same_samples(here: str, there: str) -> bool:
     )
 
 
+def other_disks(source: Sequence[MediumFact], again: Mapping[str, str], target: Sequence[MediumFact]) -> tuple[Finding, ...]:
+    """The exact test behind `same_samples`, once the source has looked twice, before and after the target (`again`, by node).
+
+    A block that was the same both times was not written meanwhile: on one disk the target has seen the same. This tells two disks
+    apart that differ in a single block of those that are looked at.
+    """
+    theirs = {fact.node: fact for fact in target}
+    findings = []
+    for here in source:
+        there = theirs.get(here.node)
+        if there is None or here.read_only or not again.get(here.node):
+            continue
+        looks = [text.removeprefix("samples:").split(",") for text in (here.content, again[here.node], there.content)]
+        if any(len(look) != len(looks[0]) for look in looks):
+            continue  # sizes differ, which is a finding of its own
+        if any(first == second != other for first, second, other in zip(*looks, strict=True)):
+            findings.append(
+                Finding(f"medium {here.node} content", here.path, f"{there.path}: another disk, what nobody writes differs")
+            )
+    return tuple(findings)
+
+
 def _shown(fact: MediumFact | None) -> str:
     if fact is None:
         return MISSING

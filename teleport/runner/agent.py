@@ -23,6 +23,7 @@ from teleport.host.process import usable_accelerator
 from teleport.machines import saved_state
 from teleport.machines.definition import Definition
 from teleport.machines.saved_state import SavedFacts
+from teleport.machines.snapshots import require_settled
 from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrival, Arrived
@@ -102,6 +103,7 @@ class Agent:
             await self._stop_everything()
 
     async def _begin(self) -> None:
+        await asyncio.to_thread(require_settled, self.options.paths)
         saved = await asyncio.to_thread(saved_state.read, self.options.paths)
         if self.definition.teleporter.enabled:
             if saved:

@@ -1,21 +1,24 @@
 """The source's preflight: the session with the target, both comparisons, the choice of the plan. A refusal changes nothing."""
 
+import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from teleport.errors import RefusedError, StateError, StorageError, TeleportError
 from teleport.host.process import available_memory_bytes
 from teleport.host.ram import resident_bytes
 from teleport.host.same_host import HandleServer
-from teleport.host.storage import media_facts
+from teleport.host.storage import AttachedMedium, content_again, media_facts
 from teleport.host.storage_proofs import StorageProofs
+from teleport.machines.snapshots import snapshot_names
 from teleport.model import (
     CAPABILITIES,
     PROTOCOL_NEWEST,
     PROTOCOL_OLDEST,
     Finding,
+    MediumFact,
     PlanName,
     PrepareOrder,
     Progress,
@@ -28,7 +31,7 @@ from teleport.preflight.compare import compare_facts
 from teleport.preflight.proofs import Role
 from teleport.preflight.resources import RecordSight, owner_findings, owner_warning, source_memory_findings
 from teleport.preflight.session import check_target
-from teleport.preflight.storage import compare_media, live_block_findings, snapshot_findings
+from teleport.preflight.storage import compare_media, live_block_findings, other_disks, snapshot_findings
 from teleport.preflight.verdict import refusal
 from teleport.runner.facts import attached_media, definition_facts, software
 from teleport.runner.ownership import host_identity
@@ -147,13 +150,14 @@ async def _compare_with(
     media = attached_media(vm.definition)
     facts = definition_facts(vm.definition)
     medium_facts = await proofs.write(media, await media_facts(media))
+    snapshots = await asyncio.to_thread(snapshot_names, vm.paths)
     sight = await record_sight(vm)
     answer = await meeting.peer.propose(
         meeting.epoch,
         Proposal(
             facts=facts,
             media=medium_facts,
-            snapshots=(),
+            snapshots=snapshots,
             owner=vm.me if vm.generation else None,
             generation=vm.generation,
             memory_bytes=vm.definition.memory_bytes,
@@ -163,11 +167,12 @@ async def _compare_with(
         ),
     )
     theirs, missing = await proofs.answer(answer.media, media)
+    again = await _looked_again(media, medium_facts)
     judged = {**proofs.judge(dict(answer.proofs)), **{node: why for node, why in missing.items() if why}}
     findings = [
         *compare_facts(facts, answer.facts, mend_vm=meeting.target.vm_name),
-        *compare_media(medium_facts, answer.media, judged),
-        *snapshot_findings((), source_vm=vm.definition.name),
+        *_media_findings(medium_facts, again, answer.media, judged),
+        *snapshot_findings(snapshots, source_vm=vm.definition.name),
         *owner_findings(sight, RecordSight(generation=answer.record_generation, owner=answer.owner), source_owner=vm.me),
         *source_memory_findings(
             plan=meeting.plan,
@@ -192,6 +197,23 @@ async def _compare_with(
         raise error
     if meeting.handle:
         meeting.target_process = await meeting.handle.target_process()
+
+
+async def _looked_again(media: Sequence[AttachedMedium], facts: Sequence[MediumFact]) -> dict[str, str]:
+    """The content of devices and URLs once more, after the target's look. One that cannot be read now is judged by the first look."""
+    again = {}
+    for medium, fact in zip(media, facts, strict=True):
+        with contextlib.suppress(StorageError):
+            again[fact.node] = await content_again(medium, fact)
+    return again
+
+
+def _media_findings(
+    ours: Sequence[MediumFact], again: Mapping[str, str], theirs: Sequence[MediumFact], judged: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """What the media say; two disks are told apart once."""
+    findings = compare_media(ours, theirs, judged)
+    return findings or other_disks(ours, again, theirs)
 
 
 async def record_sight(vm: RunningVm) -> RecordSight:
