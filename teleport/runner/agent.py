@@ -164,14 +164,27 @@ class Agent:
 
     async def _wait_for_guest(self) -> None:
         self.waiting = WaitingTarget(self._launcher, self._record, arrived=self._on_arrival, changed=self._on_session)
-        teleporter = self.definition.teleporter
-        self._server = TransferServer(
-            self.waiting, address=teleporter.address, port=teleporter.port, insecure=self.options.insecure
-        )
-        await self._server.start()
+        self._server = await self._open_port(self.waiting)
         self._spawn(self.waiting.watch_silence())
         self.state.set(VmState.TELEPORTING_IN, f"waits at port {self._server.port}", teleporterport=self._server.port)
         self._say(f"waiting for a teleport at port {self._server.port}")
+
+    async def _open_port(self, waiting: WaitingTarget) -> TransferServer:
+        """The definition's port; for 0 the one that a predecessor had, where its source still looks for it, else a free one."""
+        teleporter = self.definition.teleporter
+        known = self.runtime / "teleporter.port"
+        predecessors = int(known.read_text()) if not teleporter.port and known.exists() else 0
+        for port in dict.fromkeys((predecessors or teleporter.port, teleporter.port)):
+            server = TransferServer(waiting, address=teleporter.address, port=port, insecure=self.options.insecure)
+            try:
+                await server.start()
+            except BusyError:
+                if port == teleporter.port:
+                    raise
+                continue
+            known.write_text(str(server.port))
+            return server
+        raise AssertionError("the last port is the definition's, and it raises")
 
     def _wanted_accelerator(self) -> str:
         own = self.definition.machine.accelerator
