@@ -44,17 +44,15 @@ class Host:
     def define(self, *, load: Load, memory_mb: int = 256, disk: Path | None = None, options: tuple[str, ...] = ()) -> None:
         """Creates the VM: the test guest, virtio disk and NIC, console in a file, its line protocol on a unix socket.
 
-        `disk` is made when it isn't there; `options` go to a last `modifyvm`.
+        `disk` is made when it isn't there; `options` go to the last `modifyvm`.
         """
         image = guest_image()
         name = self.name
         self.run("createvm", "--name", name, "--ostype", "Linux26_64", "--register")
         self.run("modifyvm", name, "--memory", memory_mb, "--acpi", "on", "--nic1", "nat", "--nictype1", "virtio")
         self.run("modifyvm", name, "--kernel", image.kernel, "--initrd", image.initrd, "--append", load.command_line())
-        self.run("modifyvm", name, "--uart1", "0x3F8", 4, "--uartmode1", "file", self.console_log)
-        self.run("modifyvm", name, "--uart2", "0x2F8", 3, "--uartmode2", "server", self.serial)
-        if options:
-            self.run("modifyvm", name, *options)
+        console = ("--uart1", "0x3F8", 4, "--uartmode1", "file", self.console_log)
+        self.run("modifyvm", name, *console, "--uart2", "0x2F8", 3, "--uartmode2", "server", self.serial, *options)
         if disk:
             self.attach(disk)
 

@@ -7,30 +7,30 @@ import pytest
 
 from tests.harness.guest import REPOSITORY
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(400)]
 
 
-def demo(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "deploy/demo.py"), "--memory", "256", "--resident", "32", *arguments],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+def demo(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr. Ended kindly when it takes too long, so that it can end its guests."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent"}
+    argv = [sys.executable, str(REPOSITORY / "deploy/demo.py"), "--memory", "256", "--resident", "32", *arguments]
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=300)
+        finally:
+            process.terminate()
+    return process.returncode, out, err
 
 
-@pytest.mark.parametrize("plan", ["auto", "raw"])
-def test_the_demo_proves_a_teleport_and_its_return(plan: str) -> None:
-    ran = demo("--plan", plan)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "Everything above was checked" in ran.stdout
-    assert "no jump, none twice" in ran.stdout
+def test_the_demo_proves_a_teleport_and_its_return() -> None:
+    code, out, err = demo()
+    assert code == 0, out + err
+    assert "Everything above was checked" in out
+    assert "no jump, none twice" in out
 
 
 def test_the_demo_fails_when_the_guest_was_silent_for_too_long() -> None:
-    ran = demo("--max-gap-ms", "0")
-    assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "the guest was silent for" in ran.stderr
-    assert "Everything above" not in ran.stdout
+    code, out, err = demo("--max-gap-ms", "0")
+    assert code == 1, out + err
+    assert "the guest was silent for" in err
+    assert "Everything above" not in out
