@@ -6,9 +6,9 @@ often; when they have been still for a moment they are asked for again, sharp.
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from teleport.vrde.rfb import Encoding, Rectangle, ServerMessage, pixel_bytes
+from teleport.vrde.rfb import Encoding, Rectangle, pixel_bytes
 
 TILE_PIXELS = 64
 MOVING_UPDATES = 5  # so many updates of a tile within a second make it a moving one
@@ -51,15 +51,14 @@ class Pacer:
         """How long an incremental request has to wait for the frame cap."""
         return max(0.0, self._last_update + 1 / self.quality.frames_per_second - now)
 
-    def passed(self, message: ServerMessage, pixel_format: bytes, now: float) -> ServerMessage:
-        """The update as it may go on, coarser where it moves."""
+    def update_began(self, now: float) -> None:
+        """Notes that an update goes out."""
         self._last_update = now
-        if pixel_bytes(pixel_format) != 4 or self.quality.colour_bits == 8:
-            return message
-        rectangles = tuple(self._rectangle(r, now) if r.encoding == Encoding.RAW else r for r in message.rectangles)
-        return ServerMessage(message.kind, message.data, rectangles)
 
-    def _rectangle(self, rectangle: Rectangle, now: float) -> Rectangle:
+    def rectangle(self, rectangle: Rectangle, pixel_format: bytes, now: float) -> bytes:
+        """The data of a rectangle as it may go on: coarser where it moves, never longer or shorter."""
+        if rectangle.encoding != Encoding.RAW or pixel_bytes(pixel_format) != 4 or self.quality.colour_bits == 8:
+            return rectangle.data
         tiles = [
             (column, row)
             for row in range(rectangle.y // TILE_PIXELS, (rectangle.y + rectangle.height - 1) // TILE_PIXELS + 1)
@@ -73,10 +72,10 @@ class Pacer:
         if 2 * moving < len(tiles):
             for tile in tiles:
                 self._coarse.pop(tile, None)
-            return rectangle
+            return rectangle.data
         for tile in tiles:
             self._coarse[tile] = now
-        return replace(rectangle, data=rectangle.data.translate(self._table))
+        return rectangle.data.translate(self._table)
 
     def still(self, now: float) -> tuple[int, int, int, int] | None:
         """The area (x, y, width, height in pixels) that was coarse and has been still since: ask for it again in full."""

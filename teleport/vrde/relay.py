@@ -1,10 +1,13 @@
 """The driver of `rfb`: viewers on one side, the guest's VNC on the other, which may be exchanged under them.
 
+Requests run one update ahead: QEMU looks for changes by a timer that slows down whenever nobody is asking at that moment, so the relay asks
+for the next update as soon as one begins, and passes it on when the viewer asks for it.
+
 Each viewer has a connection of its own to QEMU. QEMU throttles each by itself, so a viewer that stops reading stalls neither the guest
 nor the others; what the relay holds for it is bounded by its buffers and one message.
 
-A switch (`retarget`): dial the new VNC → replay SetPixelFormat and SetEncodings → ask for a full update → drop the old one. Only
-whole messages are passed on, so the viewer sees one stream. A server that is lost without a switch is dialled again for 30 s.
+A switch (`retarget`): dial the new VNC → end the message under way → replay SetPixelFormat and SetEncodings → ask for a full update →
+drop the old one. So the viewer sees one stream. A server that is lost without a switch is dialled again for 30 s.
 """
 
 import asyncio
@@ -13,15 +16,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from teleport.errors import TeleportError, UnreachableError
 from teleport.vrde import rfb
 from teleport.vrde.endpoint import BUFFER_BYTES, Endpoint
 from teleport.vrde.pace import STILL_SECONDS, Pacer, Quality
+from teleport.vrde.passage import Passage, Piece
 from teleport.vrde.rfb import ClientKind, Encoding, ServerKind
+from teleport.vrde.upstream import HANDSHAKE_SECONDS, Upstream, shake_hands
 
-HANDSHAKE_SECONDS = 10
 REDIAL_SECONDS = 30
 REDIAL_EVERY_SECONDS = 0.25
 RESIZE_HOLD_SECONDS = 0.4  # rdesktop loses updates that come right behind a change of size
@@ -29,7 +32,6 @@ MOST_VIEWERS = 64
 READ_BYTES = 1 << 18
 
 log = logging.getLogger("teleport.vrde.relay")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,44 +45,6 @@ class Gates:
     quality: Quality | None = None
 
 
-async def shake_hands(handshake: rfb.Handshake[T], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> T:
-    """Drives a handshake of `rfb`. Raises RfbError, OSError or IncompleteReadError."""
-    answer = b""
-    step = next(handshake)
-    while True:
-        if isinstance(step, int):
-            answer = await reader.readexactly(step)
-        else:
-            writer.write(step)
-            await writer.drain()
-        try:
-            step = handshake.send(answer)
-        except StopIteration as finished:
-            return finished.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
-
-
-@dataclass(eq=False)
-class _Upstream:
-    """One connection to a VNC server, past its handshake."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    init: rfb.ServerInit
-
-    @classmethod
-    async def open(cls, endpoint: Endpoint) -> "_Upstream":
-        reader, writer = await endpoint.dial()
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                return cls(reader, writer, await shake_hands(rfb.server_handshake(), reader, writer))
-        except (OSError, EOFError, rfb.RfbError) as error:
-            writer.close()
-            raise UnreachableError("the guest's display", f"{endpoint} is no VNC server ({error})") from error
-        except BaseException:
-            writer.close()
-            raise
-
-
 class Viewer:
     """One viewer of one screen."""
 
@@ -90,14 +54,19 @@ class Viewer:
         self._writer = writer
         self.label = label
         self.sent_bytes = 0
-        self._upstream: _Upstream | None = None
+        self._upstream: Upstream | None = None
         self._pixel_format = b""
         self._encodings: bytes = b""
-        self._asked = False  # a request went out: from here on a change of pixel format would meet updates under way
+        self._asked = False  # for an update, at least once
+        self._wanted = asyncio.Event()  # the viewer has asked, and was not answered yet
+        self._request = b""  # its newest incremental request
+        self._asked_server = False  # the server has a request that it was not seen to answer
+        self._holds_head = False  # an update waits for the viewer to want it: nothing of it has gone out
         self._size = (0, 0)
         self._switching = asyncio.Lock()
         self._wake = asyncio.Event()
         self._pacer: Pacer | None = None
+        self._passage: Passage | None = None
         self._owed_request: bytes | None = None
 
     async def serve(self, password: rfb.Password | None, admit: Callable[[bool], bool]) -> None:
@@ -105,7 +74,7 @@ class Viewer:
         self.apply_gates()
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                self._upstream = await _Upstream.open(self._relay.endpoint)
+                self._upstream = await Upstream.open(self._relay.endpoint)
                 init = self._upstream.init
                 self._pixel_format, self._size = init.pixel_format, (init.width, init.height)
                 name = self._relay.name.encode()[: rfb.MOST_NAME_BYTES]
@@ -159,24 +128,35 @@ class Viewer:
         match message.kind:
             case ClientKind.SET_PIXEL_FORMAT:
                 rfb.pixel_bytes(data[4:])
-                self._pixel_format = data[4:20]
-                if self._asked:
-                    await self.switch(self._relay.endpoint)
+                if self._asked:  # updates in the old format may be under way: a fresh connection has none
+                    await self.switch(self._relay.endpoint, pixel_format=data[4:20])
                     return
+                self._pixel_format = data[4:20]
             case ClientKind.SET_ENCODINGS:
                 allowed = rfb.MEASURABLE if gates.audio else rfb.MEASURABLE - {Encoding.QEMU_AUDIO}
                 data = self._encodings = rfb.set_encodings([e for e in rfb.encodings_of(data) if e in allowed])
             case ClientKind.UPDATE_REQUEST:
-                self._asked = True
-                if data[1] and self._pacer and self._pacer.seconds_until_request(time.monotonic()) > 0:
-                    self._owed_request = data  # only the newest counts: requests are not queued in RFB either
-                    return
+                self._update_request(data)
+                return
             case ClientKind.CUT_TEXT if not gates.clipboard:
                 return
             case ClientKind.KEY | ClientKind.POINTER if not gates.input:
                 return
             case ClientKind.QEMU if not (gates.audio if data[1] == 1 else gates.input):
                 return
+        self._to_server(data)
+
+    def _update_request(self, data: bytes) -> None:
+        self._asked = True
+        self._wanted.set()
+        if data[1]:
+            self._request = data
+            if self._pacer and self._pacer.seconds_until_request(time.monotonic()) > 0:
+                self._owed_request = data  # only the newest counts: requests are not queued in RFB either
+                return
+            if self._asked_server:
+                return
+        self._asked_server = True
         self._to_server(data)
 
     def _to_server(self, data: bytes) -> None:
@@ -186,6 +166,7 @@ class Viewer:
 
     def _request_everything(self) -> None:
         if self._asked:
+            self._asked_server = True
             self._to_server(rfb.update_request(0, 0, *self._size, incremental=False))
 
     # server → viewer
@@ -206,41 +187,63 @@ class Viewer:
             if not self._upstream:
                 await self._redial()
 
-    async def _pump(self, upstream: _Upstream) -> None:
-        parser = rfb.ServerParser(self._pixel_format or upstream.init.pixel_format)
-        messages = rfb.MessageReader(parser.message)
+    async def _pump(self, upstream: Upstream) -> None:
+        passage = self._passage = Passage(self._pixel_format or upstream.init.pixel_format)
+        passage.allows = self._allows
         while data := await upstream.reader.read(READ_BYTES):
-            parser.pixel_format = self._pixel_format
-            for message in messages.feed(data):
+            passage.pixel_format = self._pixel_format
+            passage.transform = self._transform if self._pacer or not self._relay.gates.display else None
+            for piece in passage.feed(data):
+                if piece.begins_update and not await self._update_is_wanted(upstream):
+                    return
+                await self._pass_on(piece)
                 if self._upstream is not upstream:
                     return
-                await self._server_message(message)
 
-    async def _server_message(self, message: rfb.ServerMessage) -> None:
-        gates = self._relay.gates
-        resized = False
-        if message.kind is ServerKind.UPDATE:
-            for each in message.rectangles:
-                if each.encoding == Encoding.DESKTOP_SIZE:
-                    resized = (each.width, each.height) != self._size
-                    self._size = each.width, each.height
-            if self._pacer:
-                message = self._pacer.passed(message, self._pixel_format, time.monotonic())
-            if not gates.display:
-                message = rfb.blackened(message)
-        elif (message.kind is ServerKind.CUT_TEXT and not gates.clipboard) or (
-            message.kind is ServerKind.QEMU and not gates.audio
-        ):
-            return
-        self._send(message)
+    async def _update_is_wanted(self, upstream: Upstream) -> bool:
+        """Waits until the viewer asks for the update that begins; False when the server was exchanged meanwhile."""
+        self._asked_server = False
+        if self._request and not self._pacer:
+            self._asked_server = True
+            self._to_server(self._request)
+        self._holds_head = True
+        await self._wanted.wait()
+        if self._upstream is not upstream:
+            return False
+        self._holds_head = False
+        self._wanted.clear()
+        return True
+
+    async def _pass_on(self, piece: Piece) -> None:
+        # Written before anything is awaited: what the passage takes for passed on is.
+        self._send(piece.data)
+        resized = piece.size is not None and piece.size != self._size
+        if piece.size:
+            self._size = piece.size
+        if piece.begins_update and self._pacer:
+            self._pacer.update_began(time.monotonic())
         await self._writer.drain()
-        if resized:
+        if resized and piece.ends:
             await asyncio.sleep(RESIZE_HOLD_SECONDS)
 
-    def _send(self, message: rfb.ServerMessage) -> None:
-        chunks = message.chunks()
-        self.sent_bytes += sum(map(len, chunks))
-        self._writer.writelines(chunks)
+    def _allows(self, kind: ServerKind) -> bool:
+        gates = self._relay.gates
+        return not ((kind is ServerKind.CUT_TEXT and not gates.clipboard) or (kind is ServerKind.QEMU and not gates.audio))
+
+    def _transform(self, rectangle: rfb.Rectangle) -> bytes:
+        if not self._relay.gates.display and rectangle.encoding in (Encoding.RAW, Encoding.CURSOR):
+            return bytes(len(rectangle.data))
+        return self._pacer.rectangle(rectangle, self._pixel_format, time.monotonic()) if self._pacer else rectangle.data
+
+    def _send(self, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        self._writer.write(data)
+
+    def _end_message(self) -> None:
+        """Ends the update that the old server was sending."""
+        if self._passage and not self._holds_head and (rest := self._passage.completion()):
+            self._send(rest)
+        self._passage, self._holds_head = None, False
 
     async def _redial(self) -> None:
         until = time.monotonic() + REDIAL_SECONDS
@@ -256,13 +259,15 @@ class Viewer:
                     async with asyncio.timeout(REDIAL_EVERY_SECONDS):
                         await self._wake.wait()
 
-    async def switch(self, endpoint: Endpoint) -> None:
+    async def switch(self, endpoint: Endpoint, *, pixel_format: bytes = b"") -> None:
         """Puts another server behind this viewer. Raises UnreachableError, and then the old one stays."""
         async with self._switching:
-            fresh = await _Upstream.open(endpoint)
+            fresh = await Upstream.open(endpoint)
             old, self._upstream = self._upstream, fresh
             if old:
                 old.writer.close()
+            self._end_message()
+            self._pixel_format = pixel_format or self._pixel_format
             if self._asked or self._encodings:
                 set_format = b"\0\0\0\0" + self._pixel_format
                 fresh.writer.write(set_format + (self._encodings or rfb.set_encodings([Encoding.RAW])))
@@ -284,10 +289,12 @@ class Viewer:
             if pacer is None:
                 await asyncio.sleep(STILL_SECONDS)
                 if self._owed_request:  # the cap was lifted meanwhile
+                    self._asked_server = True
                     self._to_server(self._owed_request)
                     self._owed_request = None
                 continue
             if self._owed_request and pacer.seconds_until_request(now) <= 0:
+                self._asked_server = True
                 self._to_server(self._owed_request)
                 self._owed_request = None
             if area := pacer.still(now):
@@ -349,7 +356,7 @@ class Relay:
         answers there), and then everything is as before.
         """
         if not self._viewers:
-            probe = await _Upstream.open(endpoint)
+            probe = await Upstream.open(endpoint)
             probe.writer.close()
             self.endpoint = endpoint
             return 0

@@ -91,24 +91,6 @@ class Rectangle:
         return struct.pack(">4Hi", self.x, self.y, self.width, self.height, self.encoding)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMessage:
-    """One whole message of a server: an update's rectangles, or the bytes of any other message."""
-
-    kind: ServerKind
-    data: bytes = b""
-    rectangles: tuple[Rectangle, ...] = ()
-
-    def chunks(self) -> list[bytes]:
-        """The message's bytes in pieces, so that pixels are not copied once more."""
-        if self.kind is not ServerKind.UPDATE:
-            return [self.data]
-        chunks = [struct.pack(">BxH", ServerKind.UPDATE, len(self.rectangles))]
-        for each in self.rectangles:
-            chunks += (each.pack(), each.data)
-        return chunks
-
-
 @dataclass(frozen=True)
 class ServerInit:
     """A framebuffer's size in pixels, its 16-byte pixel format and its name."""
@@ -204,70 +186,43 @@ def pixel_bytes(pixel_format: bytes) -> int:
     return bits // 8
 
 
-class ServerParser:
-    """Parses a server's messages; `pixel_format` must follow what the viewer asked for."""
+def payload_bytes(width: int, height: int, encoding: int, pixel_format: bytes) -> int:
+    """How many bytes follow the head of a rectangle. Raises RfbError for what cannot be measured."""
+    if width * height > MOST_PIXELS:
+        raise RfbError(f"a rectangle of {width}x{height}")
+    pixels = width * height * pixel_bytes(pixel_format)
+    match encoding:
+        case Encoding.RAW:
+            return pixels
+        case Encoding.COPY_RECT:
+            return 4
+        case Encoding.CURSOR:
+            return pixels + (width + 7) // 8 * height
+        case Encoding.DESKTOP_SIZE | Encoding.QEMU_EXTENDED_KEY | Encoding.QEMU_AUDIO:
+            return 0
+    raise RfbError(f"encoding {encoding} was not asked for")
 
-    def __init__(self, pixel_format: bytes) -> None:
-        self.pixel_format = pixel_format
 
-    def message(self) -> Parser[ServerMessage]:
-        """Parses one message."""
-        head = yield 1
-        try:
-            kind = ServerKind(head[0])
-        except ValueError as error:
-            raise RfbError(f"a server's message of unknown kind {head[0]}") from error
-        match kind:
-            case ServerKind.UPDATE:
-                (count,) = struct.unpack(">xH", (yield 3))
-                rectangles = []
-                for _ in range(count):
-                    rectangles.append((yield from self._rectangle()))
-                return ServerMessage(kind, rectangles=tuple(rectangles))
-            case ServerKind.BELL:
-                return ServerMessage(kind, head)
-            case ServerKind.COLOUR_MAP:
-                head += yield 5
-                (colours,) = struct.unpack_from(">H", head, 4)
-                return ServerMessage(kind, head + (yield 6 * colours) if colours else head)
-            case ServerKind.CUT_TEXT:
-                head += yield 7
-                size = abs(struct.unpack_from(">i", head, 4)[0])
-                if size > MOST_TEXT_BYTES:
-                    raise RfbError(f"a clipboard of {size} bytes")
-                return ServerMessage(kind, head + (yield size) if size else head)
-            case ServerKind.QEMU:
-                return ServerMessage(kind, (yield from self._audio(head)))
+_AUDIO_DATA = 2  # QEMU's audio: 0 ends, 1 begins, 2 carries samples
 
-    def _audio(self, head: bytes) -> Parser[bytes]:
-        head += yield 3
+
+def server_message_bytes(kind: ServerKind, head: bytes) -> int | None:
+    """The whole length of a server's message that is not an update; None while `head` (at most 8 bytes) is too short to know."""
+    if kind is ServerKind.BELL:
+        return 1
+    if kind is ServerKind.QEMU and len(head) >= 4:
         if head[1] != 1:
             raise RfbError(f"QEMU's extension {head[1]} is unknown")
-        if struct.unpack_from(">H", head, 2)[0] != 2:  # 0 ends, 1 begins, 2 carries samples
-            return head
-        head += yield 4
-        (size,) = struct.unpack_from(">I", head, 4)
-        if size > MOST_TEXT_BYTES:
-            raise RfbError(f"{size} bytes of sound")
-        return head + (yield size) if size else head
-
-    def _rectangle(self) -> Parser[Rectangle]:
-        x, y, width, height, encoding = struct.unpack(">4Hi", (yield 12))
-        if width * height > MOST_PIXELS:
-            raise RfbError(f"a rectangle of {width}x{height}")
-        pixels = width * height * pixel_bytes(self.pixel_format)
-        match encoding:
-            case Encoding.RAW:
-                size = pixels
-            case Encoding.COPY_RECT:
-                size = 4
-            case Encoding.CURSOR:
-                size = pixels + (width + 7) // 8 * height
-            case Encoding.DESKTOP_SIZE | Encoding.QEMU_EXTENDED_KEY | Encoding.QEMU_AUDIO:
-                size = 0
-            case _:
-                raise RfbError(f"encoding {encoding} was not asked for")
-        return Rectangle(x, y, width, height, encoding, (yield size) if size else b"")
+        if struct.unpack_from(">H", head, 2)[0] != _AUDIO_DATA:
+            return 4
+    if kind is ServerKind.COLOUR_MAP:
+        return None if len(head) < 6 else 6 + 6 * int.from_bytes(head[4:6], "big")
+    if len(head) < 8:
+        return None
+    size = abs(int.from_bytes(head[4:8], "big", signed=kind is ServerKind.CUT_TEXT))
+    if size > MOST_TEXT_BYTES:
+        raise RfbError(f"{size} bytes of clipboard or sound")
+    return 8 + size
 
 
 def set_encodings(wanted: list[int]) -> bytes:
@@ -285,23 +240,9 @@ def update_request(x: int, y: int, width: int, height: int, *, incremental: bool
     return struct.pack(">BB4H", ClientKind.UPDATE_REQUEST, incremental, x, y, width, height)
 
 
-def resize(width: int, height: int) -> ServerMessage:
+def resize(width: int, height: int) -> bytes:
     """The update that tells a viewer of a new size in pixels."""
-    return ServerMessage(ServerKind.UPDATE, rectangles=(Rectangle(0, 0, width, height, Encoding.DESKTOP_SIZE),))
-
-
-def blackened(message: ServerMessage) -> ServerMessage:
-    """The same update with black pixels and an invisible pointer."""
-    return ServerMessage(
-        message.kind,
-        message.data,
-        tuple(
-            Rectangle(r.x, r.y, r.width, r.height, r.encoding, bytes(len(r.data)))
-            if r.encoding in (Encoding.RAW, Encoding.CURSOR)
-            else r
-            for r in message.rectangles
-        ),
-    )
+    return struct.pack(">BxH", ServerKind.UPDATE, 1) + Rectangle(0, 0, width, height, Encoding.DESKTOP_SIZE).pack()
 
 
 def server_handshake() -> Handshake[ServerInit]:

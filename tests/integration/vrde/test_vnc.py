@@ -8,7 +8,8 @@ import pytest
 
 from teleport.errors import UsageError
 from teleport.vrde import rfb, vnc_password
-from teleport.vrde.rfb import Encoding, MessageReader, ServerParser
+from teleport.vrde.rfb import Encoding, MessageReader
+from tests.fakes.rfb_server import ServerMessage, server_message
 from tests.integration.vrde.desk import Desk, at, migrate, settings, until
 
 pytestmark = pytest.mark.qemu
@@ -47,12 +48,11 @@ class VncViewer:
         head = await self.reader.readexactly(24)
         self.name = await self.reader.readexactly(struct.unpack_from(">I", head, 20)[0])
         self.size = struct.unpack_from(">HH", head)
-        self.parser = ServerParser(head[4:20])
-        self.messages = MessageReader(self.parser.message)
+        self.messages = MessageReader(server_message(head[4:20]))
         self.writer.write(rfb.set_encodings([Encoding.RAW, Encoding.DESKTOP_SIZE]))
         self.writer.write(rfb.update_request(0, 0, *self.size, incremental=False))
 
-    async def see(self) -> rfb.ServerMessage:
+    async def see(self) -> ServerMessage:
         """The next message, asking for another."""
         async with asyncio.timeout(20):
             while True:

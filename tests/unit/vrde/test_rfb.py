@@ -4,7 +4,7 @@ import struct
 import pytest
 
 from teleport.vrde import rfb
-from teleport.vrde.rfb import ClientKind, Encoding, MessageReader, Rectangle, RfbError, ServerKind, ServerMessage, ServerParser
+from teleport.vrde.rfb import ClientKind, MessageReader, RfbError
 
 FORMAT_32 = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
 FORMAT_16 = bytes((16, 16, 0, 1, 0, 31, 0, 63, 0, 31, 11, 5, 0, 0, 0, 0))
@@ -113,58 +113,3 @@ def test_a_viewers_messages_are_cut_right_however_they_arrive():
 def test_a_viewers_nonsense_ends_it(data):
     with pytest.raises(RfbError):
         MessageReader(rfb.client_message).feed(data)
-
-
-UPDATE = ServerMessage(
-    ServerKind.UPDATE,
-    rectangles=(
-        Rectangle(0, 0, 2, 2, Encoding.RAW, bytes(range(16))),
-        Rectangle(1, 2, 3, 4, Encoding.COPY_RECT, b"abcd"),
-        Rectangle(0, 0, 9, 1, Encoding.CURSOR, b"p" * 36 + b"mm"),
-        Rectangle(0, 0, 800, 600, Encoding.DESKTOP_SIZE),
-        Rectangle(0, 0, 0, 0, Encoding.QEMU_EXTENDED_KEY),
-    ),
-)
-SERVER = [
-    UPDATE,
-    ServerMessage(ServerKind.BELL, b"\2"),
-    ServerMessage(ServerKind.CUT_TEXT, b"\3\0\0\0\0\0\0\2hi"),
-    ServerMessage(ServerKind.COLOUR_MAP, b"\1\0\0\0\0\1" + bytes(6)),
-    ServerMessage(ServerKind.QEMU, b"\xff\1\0\1"),
-    ServerMessage(ServerKind.QEMU, b"\xff\1\0\2\0\0\0\4wave"),
-]
-
-
-def test_a_servers_messages_are_cut_right_and_packed_as_they_were():
-    data = b"".join(chunk for message in SERVER for chunk in message.chunks())
-    for step in (1, 5, len(data)):
-        reader = MessageReader(ServerParser(FORMAT_32).message)
-        assert [m for at in range(0, len(data), step) for m in reader.feed(data[at : at + step])] == SERVER
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\4",
-        b"\xff\2\0\0",
-        b"\3\0\0\0\x7f\xff\xff\xff",
-        b"\xff\1\0\2\x7f\xff\xff\xff",
-        b"\0\0\0\1" + struct.pack(">4Hi", 0, 0, 1, 1, 7),
-        b"\0\0\0\1" + struct.pack(">4Hi", 0, 0, 65535, 65535, 0),
-    ],
-)
-def test_a_servers_nonsense_ends_it(data):
-    with pytest.raises(RfbError):
-        MessageReader(ServerParser(FORMAT_32).message).feed(data)
-
-
-def test_pixels_of_16_bits_are_measured_by_the_viewers_format():
-    data = b"\0\0\0\1" + struct.pack(">4Hi", 0, 0, 2, 2, 0) + bytes(8)
-    assert len(MessageReader(ServerParser(FORMAT_16).message).feed(data)) == 1
-    assert not MessageReader(ServerParser(FORMAT_32).message).feed(data)
-
-
-def test_black_is_as_long_as_what_it_hides():
-    hidden = rfb.blackened(UPDATE)
-    assert len(b"".join(hidden.chunks())) == len(b"".join(UPDATE.chunks()))
-    assert not any(hidden.rectangles[0].data + hidden.rectangles[2].data)
