@@ -57,9 +57,10 @@ async def _run(options: AgentOptions) -> int:
     try:
         definition = parse_definition(options.paths.definition.read_bytes(), options.paths.definition)
         agent = Agent(definition, options, guardian, runtime=runtime)
+        handlers = ControlHandlers(agent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, agent.shutdown)
-        control = ControlServer(ControlHandlers(agent), path=runtime / "control.sock")
+            loop.add_signal_handler(number, handlers.shutdown)
+        control = ControlServer(handlers, path=runtime / "control.sock")
         await control.start()
         running = asyncio.ensure_future(agent.run())
         orphaned = asyncio.ensure_future(guardian.wait_gone())

@@ -1,12 +1,21 @@
 """The control API's verbs, on the agent (`teleport.wire.control_server.ControlHandler`)."""
 
+import asyncio
+import os
+import shlex
 from collections.abc import AsyncIterator
+from pathlib import Path
 
-from teleport.errors import TeleportError
+from teleport import __version__
+from teleport.errors import BusyError, InDoubtError, StateError, TeleportError, UsageError
+from teleport.model import VmState
 from teleport.runner.agent import Agent
-from teleport.runner.vm import TeleportOrder
+from teleport.runner.saving import resume_unsaved, save
+from teleport.runner.vm import RunningVm, TeleportOrder
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
 from teleport.wire.control_server import Event, Status
+
+_SAVING_ANSWER_SECONDS = 20.0  # well below what a command waits for an answer
 
 
 class ControlHandlers:
@@ -16,16 +25,93 @@ class ControlHandlers:
         self._agent = agent
 
     async def status(self) -> Status:
-        """How the VM is."""
-        return self._agent.status()
+        """The VM's state and where it is served, as `showvminfo` shows it."""
+        agent = self._agent
+        state, detail = agent.state.read()
+        return Status(
+            state=state.value,
+            version=__version__,
+            detail=detail,
+            qemu_pid=agent.vm.guest.process.pid if agent.vm else 0,
+            agent_pid=os.getpid(),
+            guardian_pid=os.getppid(),
+            teleporter_port=agent.teleporter_port,
+            properties={
+                "generation": str(agent.vm.generation if agent.vm else 0),
+                "smbios_uuid": agent.vm.identity.smbios_uuid if agent.vm else "",
+            },
+        )
 
     async def power(self, action: str) -> str:
-        """Pause, resume, reset, poweroff, acpipowerbutton; the state after it."""
-        return await self._agent.power(action)
+        """pause, resume, reset, poweroff, acpipowerbutton. Returns the state after it. Raises StateError, UsageError."""
+        if self._agent.vm is None:
+            if action == "poweroff":
+                if self._agent.waiting and self._agent.waiting.busy:
+                    raise BusyError("poweroff", "a guest is arriving just now", "cancel the teleport at its source")
+                self._agent.end(VmState.POWEROFF, "no longer waits")
+                return VmState.POWEROFF.value
+            raise StateError(action, f"VM {self._agent.definition.name!r} waits for a teleport and runs nothing yet")
+        self._agent.require_idle(action)
+        match action:
+            case "pause":
+                await self._agent.vm.guest.stop()
+                self._agent.state.set(VmState.PAUSED)
+            case "resume":
+                await self._agent.vm.guest.activate_disks()
+                await self._agent.vm.guest.cont()
+                self._agent.state.set(VmState.RUNNING)
+            case "reset":
+                await self._agent.vm.guest.execute("system_reset")
+            case "acpipowerbutton":
+                await self._agent.vm.guest.execute("system_powerdown")
+            case "poweroff":
+                await self._agent.power_off(self._agent.vm)
+                return VmState.POWEROFF.value
+            case _:
+                raise UsageError(f"controlvm {action}", "no such action")
+        return self._agent.state.read()[0].value
 
-    async def execute(self, command: str, arguments: tuple[str, ...]) -> str:
-        """A command of free form; what it prints."""
-        return await self._agent.execute(command, arguments)
+    async def execute(self, command: str, arguments: "tuple[str, ...]") -> str:
+        """Commands of free form. Raises UsageError for one that this build does not know."""
+        if command == "screenshotpng" and len(arguments) == 1:
+            await self._agent.running("screenshotpng").guest.screendump(Path(arguments[0]))
+            return ""
+        if command == "savestate":
+            return await self._savestate(wait=arguments == ("wait",))
+        raise UsageError(
+            f"controlvm {command}", "this runner does not know it", "the VM may have been started by an older version"
+        )
+
+    async def _savestate(self, *, wait: bool) -> str:
+        """Begins to save, or waits for the end of it: "saving" after a while without one, for the asker to ask again."""
+        if not wait:
+            vm = self._agent.running("savestate")
+            self._agent.require_idle("savestate")
+            self._agent.saving = asyncio.ensure_future(self._save(vm))
+        if self._agent.saving is None:
+            raise StateError("savestate", "nothing is being saved")
+        await asyncio.wait({self._agent.saving}, timeout=_SAVING_ANSWER_SECONDS)
+        if not self._agent.saving.done():
+            return "saving"
+        self._agent.saving.result()
+        return VmState.SAVED.value
+
+    async def _save(self, vm: RunningVm) -> None:
+        was_paused = await vm.guest.status() != "running"
+        was = self._agent.state.read()[0]
+        self._agent.remember(doing="saving", runs=not was_paused)
+        self._agent.state.set(was, "its state is being saved")
+        try:
+            if not was_paused:
+                await vm.guest.stop()
+            await save(vm, was_paused=was_paused)
+        except TeleportError as error:
+            self._agent.say(f"not saved: {error}")
+            await resume_unsaved(vm, was_paused=was_paused)
+            self._agent.remember()
+            self._agent.state.set(was, f"not saved: {error}")
+            raise
+        await self._agent.power_off(vm)
 
     async def teleport(self, request: control.TeleportRequest) -> AsyncIterator[Event]:
         """Teleports, telling everything on the way; the last event is an Outcome or an error."""
@@ -51,8 +137,10 @@ class ControlHandlers:
                 yield error
 
     async def cancel(self) -> str:
-        """Cancels a teleport; says what comes of it."""
-        return self._agent.cancel_teleport()
+        """Ctrl-C, or teleport-cancel. Raises StateError when there is nothing to cancel."""
+        if self._agent.teleport is None:
+            raise StateError("teleport-cancel", f"VM {self._agent.definition.name!r} is not teleporting")
+        return self._agent.teleport.cancel()
 
     async def watch(self) -> AsyncIterator[Event]:
         """All that happens from now on, until the VM is over."""
@@ -60,6 +148,38 @@ class ControlHandlers:
             while (event := await news.get()) is not None:
                 yield event
 
+    def shutdown(self) -> None:
+        """SIGTERM: power off, unless a handover is under way (it must be settled first)."""
+
+        async def off() -> None:
+            try:
+                await self.power("poweroff")
+            except TeleportError as error:
+                self._agent.say(f"not powered off: {error}")
+
+        self._agent.spawn(off())
+
     async def resolve(self, *, run_here: bool, moved: bool, confirmed: bool) -> str:
-        """Decides a guest in doubt."""
-        return await self._agent.resolve(run_here=run_here, moved=moved, confirmed=confirmed)
+        """A person decides an epoch in doubt. Raises StateError, InDoubtError (what is known, and what to confirm)."""
+        teleport = self._agent.teleport
+        if teleport is None or self._agent.state.read()[0] is not VmState.IN_DOUBT:
+            raise StateError("resolve", f"VM {self._agent.definition.name!r} is not in doubt")
+        resolving = teleport.resolving
+        if resolving is None:
+            raise StateError("resolve", f"VM {self._agent.definition.name!r} is not in doubt")
+        known = await resolving.known()
+        if moved:
+            await resolving.settle_moved()
+            return f"the paused copy was let go\n{known}"
+        if not run_here:
+            return known
+        await resolving.try_locks()
+        name = shlex.quote(self._agent.definition.name)
+        if not confirmed:
+            raise InDoubtError(
+                "resolve --run-here",
+                f"if the guest runs at the target, it will run twice\n{known}",
+                f"make sure that it does not, then: teleport resolve {name} --run-here --confirm {name}",
+            )
+        await resolving.settle_here()
+        return f"the guest runs here\n{known}"

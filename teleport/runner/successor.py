@@ -1,0 +1,102 @@
+"""A new agent takes up what its predecessor left: a QEMU that runs, a handover under way, a guest that was arriving, a save."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from teleport.errors import GuestLostError
+from teleport.machines import saved_state
+from teleport.model import VmState
+from teleport.runner.arrival import Arrival
+from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, unfinished
+from teleport.runner.launch import Launched
+from teleport.runner.memory import Remembered
+from teleport.runner.saving import resume_unsaved
+from teleport.runner.source import SourceTeleport
+from teleport.runner.vm import RunningVm, TeleportOrder
+
+if TYPE_CHECKING:
+    from teleport.runner.agent import Agent
+
+
+class Successor:
+    """One agent's beginning, when it is not the first of its runner."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    async def take_up(self) -> bool:
+        """Whether there was something to take up; what nobody can use any more is ended."""
+        known = await self._agent.guardian.list_qemus()
+        alive = [self._agent.launcher.found(qemu) for qemu in known if qemu.alive]
+        journal = self._agent.options.paths.journal
+        sent = unfinished(journal, "source")
+        coming = unfinished(journal, "target")
+        remembered = self._agent.memory.read()
+        main = next((one for one in alive if remembered and one.process.label == remembered.label), None)
+        if main and remembered:
+            await self._take_up_vm(main, remembered, sent)
+            strays = [one for one in alive if one is not main]
+        elif coming:
+            arriving = next((one for one in alive if one.process.label == f"arrival-{coming.epoch[:8]}"), None)
+            await self._take_up_arrival(coming, arriving)
+            strays = [one for one in alive if one is not arriving]
+        elif remembered and self._agent.options.paths.saved.is_dir():
+            self._agent.memory.forget()
+            self._agent.end(VmState.SAVED)
+            strays = alive
+        elif remembered and sent is None:
+            # it ran, and its QEMU died while no agent looked
+            self._agent.memory.forget()
+            self._agent.end(VmState.ABORTED, "QEMU died while its agent was away", code=GuestLostError.exit_code)
+            strays = alive
+        else:
+            if sent:
+                self._agent.say(
+                    f"epoch {sent.epoch} was left unfinished and its QEMU is gone: the owner record decides who may start"
+                )
+                sent.note("resumed", reason="QEMU is gone")
+            strays = alive
+            for stray in strays:
+                await self._agent.kill(stray)
+            return False
+        for stray in strays:
+            await self._agent.kill(stray)
+        return True
+
+    async def _take_up_vm(self, launched: Launched, remembered: Remembered, sent: EpochJournal | None) -> None:
+        guest = await self._agent.launcher.connect(launched)
+        vm = self._agent.runs(launched, guest, generation=remembered.generation, identity=remembered.identity)
+        if sent is None:
+            await self._finish_doing(vm, remembered)
+            self._agent.state.set(await self._agent.state_of(guest))
+            self._agent.say("a new agent took up the running VM")
+            return
+        prepared = SourcePrepared.read(sent.records()[0])
+        order = TeleportOrder(host=prepared.host, port=prepared.port, insecure=bool(prepared.insecure))
+        self._agent.state.set(VmState.TELEPORTING, "a new agent finishes the handover")
+        self._agent.teleport = SourceTeleport(vm, order, epoch=prepared.epoch, emit=self._agent.say)
+        self._agent.spawn(self._agent.follow(self._agent.teleport, self._agent.teleport.recover(prepared)))
+
+    async def _finish_doing(self, vm: RunningVm, remembered: Remembered) -> None:
+        """What a predecessor left of a start, a save or a restore."""
+        is_saved = self._agent.options.paths.saved.is_dir()
+        if remembered.doing == "saving":
+            if is_saved:
+                await self._agent.power_off(vm)
+                return
+            await resume_unsaved(vm, was_paused=not remembered.runs)
+        elif remembered.doing == "restoring":
+            if is_saved:
+                await asyncio.to_thread(saved_state.mark_used, self._agent.options.paths)
+            if remembered.runs and await vm.guest.status() == "paused":
+                await vm.guest.cont()
+        elif remembered.doing == "starting" and await vm.guest.status() in ("prelaunch", "paused"):
+            await vm.guest.cont()
+        self._agent.remember()
+
+    async def _take_up_arrival(self, journal: EpochJournal, launched: Launched | None) -> None:
+        await self._agent.wait_for_guest()
+        assert self._agent.waiting is not None
+        arrival = Arrival(self._agent.launcher, self._agent.record, prepared=TargetPrepared.read(journal.records()[0]))
+        await arrival.recover(launched)
+        self._agent.waiting.adopt(arrival)
