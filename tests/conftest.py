@@ -1,14 +1,23 @@
 """Fixtures for tests with real processes: homes that clean up after themselves, the guest, a folder that two hosts share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import os
 from pathlib import Path
 
+import Callable
+import Iterator
 import pytest
+from hypothesis import settings
 
 from tests.harness.guest import GuestImage, guest_image
 from tests.harness.home import Home
 from tests.harness.host import Host
 from tests.harness.scene import Scene, Stage
+
+# Machines here are shared: how long one example takes says nothing. CI looks at the same examples every time; on demand
+# (`HYPOTHESIS_PROFILE=search`) they are new ones.
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture
