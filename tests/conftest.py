@@ -1,10 +1,9 @@
 """Fixtures for tests with real processes: homes that clean up after themselves, the guest, a folder that two hosts share."""
 
-from collections.abc import os
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import Callable
-import Iterator
 import pytest
 from hypothesis import settings
 
