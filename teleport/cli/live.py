@@ -50,7 +50,9 @@ def live_state(paths: VmPaths, name: str = "") -> LiveState:
         state = VmState.RUNNING if state in AT_REST else state
     elif alive is Life.NOTHING and paths.saved.is_dir():
         state = VmState.SAVED
-    elif alive is Life.NOTHING and (state not in AT_REST or state is VmState.SAVED):
+    elif alive is Life.NOTHING and state is VmState.SAVED:
+        state = VmState.POWEROFF  # it was discarded
+    elif alive is Life.NOTHING and state not in AT_REST:
         details["detail"] = f"it was {state.value} when its runner died"
         state = VmState.ABORTED
     return LiveState(state, alive, MappingProxyType(details))

@@ -164,22 +164,41 @@ async def image_info(medium: AttachedMedium, *, timeout_seconds: float = LOOK_SE
 
     Raises StorageError in qemu-img's words, TimeoutError.
     """
-    output = await _asked("qemu-img", ["info", "-U", "--output=json"], medium, timeout_seconds=timeout_seconds)
+    output = await ask_tool(
+        "qemu-img", ["info", "-U", "--output=json"], medium, what=medium.path, timeout_seconds=timeout_seconds
+    )
     information = json.loads(output)
     if not isinstance(information, dict):
         raise StorageError(medium.path, "qemu-img says nothing about it")
     return information
 
 
-async def _asked(program: str, words: Sequence[str], medium: AttachedMedium, *, timeout_seconds: float) -> str:
-    """One of QEMU's tools about one medium. Raises StorageError in its words, TimeoutError."""
+async def ask_tool(
+    program: str,
+    words: Sequence[str],
+    medium: AttachedMedium | None,
+    *,
+    what: str,
+    timeout_seconds: float,
+    descriptors: Sequence[int] = (),
+) -> str:
+    """Runs one of QEMU's tools, about one medium (None: `words` say all); it inherits `descriptors`.
+
+    Raises StorageError in its words, TimeoutError.
+    """
+    if medium is None:
+        return await _output_of(program, words, what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
     if not medium.is_url:
         image = [*(["-f", medium.format] if medium.format else []), medium.path]
-        return await _output_of(program, [*words, *image], what=medium.path, timeout_seconds=timeout_seconds)
-    with password_file(medium.password_file) as (secret, descriptors):
+        return await _output_of(program, [*words, *image], what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
+    with password_file(medium.password_file) as (secret, secrets):
         image = tool_words(medium.path, image_format=medium.format, initiator=medium.initiator, secret_file=secret)
         return await _output_of(
-            program, [*words, *image], what=medium.path, timeout_seconds=timeout_seconds, descriptors=descriptors
+            program,
+            [*words, *image],
+            what=what,
+            timeout_seconds=timeout_seconds,
+            descriptors=(*descriptors, *secrets),
         )
 
 
@@ -299,7 +318,7 @@ async def url_samples(medium: AttachedMedium, size_bytes: int, *, timeout_second
     words = ["-r", "-U"]
     for start in offsets:
         words += ["-c", f"read -v {start} {min(_DEVICE_SAMPLE_BYTES, size_bytes - start)}"]
-    output = await _asked("qemu-io", words, medium, timeout_seconds=timeout_seconds)
+    output = await ask_tool("qemu-io", words, medium, what=medium.path, timeout_seconds=timeout_seconds)
     digests, dump = [], blake3()
     empty = True
     for line in output.splitlines():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from teleport.errors import StorageError
+from teleport.host import nfs_proofs
 from teleport.host.bounded import in_thread
 from teleport.host.journal import fsync_folder
 from teleport.host.storage import AttachedMedium
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _Proof:
-    path: Path
+    path: Path | None  # None: nothing that could be removed
     secret: bytes
 
 
@@ -84,19 +85,25 @@ class StorageProofs:
     async def cleanup(self) -> None:
         """Removes this side's proofs. What cannot be removed (storage gone) stays: it proves nothing to a later epoch."""
         proofs, self._proofs = self._proofs, {}
-        await asyncio.gather(*(_quietly(_bounded(proof.path.unlink, proof.path)) for proof in proofs.values()))
+        await asyncio.gather(*(_quietly(_bounded(proof.path.unlink, proof.path)) for proof in proofs.values() if proof.path))
 
     async def _with_proof(self, medium: AttachedMedium, fact: MediumFact) -> MediumFact:
         if medium.read_only or not medium.path or fact.problem or medium.kind in OWN_COPY_KINDS:
             return fact
+        secret = secrets.token_bytes(SECRET_BYTES)
+        path = None
         try:
-            folder = await proof_folder(medium)
-            name = f".proof-{self._role.value}-{secrets.token_hex(12)}"
-            secret = secrets.token_bytes(SECRET_BYTES)
-            await _bounded(partial(_write, folder / name, secret), folder)
+            if nfs_proofs.is_nfs(medium):
+                name = nfs_proofs.proof_name(medium, self._role)
+                await nfs_proofs.write(medium, name, secret)
+            else:
+                folder = await proof_folder(medium)
+                name = f".proof-{self._role.value}-{secrets.token_hex(12)}"
+                path = folder / name
+                await _bounded(partial(_write, path, secret), folder)
         except StorageError as error:
             return replace(fact, problem=str(error))
-        self._proofs[medium.node] = _Proof(folder / name, secret)
+        self._proofs[medium.node] = _Proof(path, secret)
         return replace(fact, proof_file=name, proof_nonce=commitment(secret))
 
     async def _seek(self, medium: AttachedMedium, fact: MediumFact) -> bytes | str:
@@ -107,8 +114,12 @@ class StorageProofs:
         pause_seconds = _RETRY_SECONDS
         while True:
             try:
-                folder = await proof_folder(medium)
-                secret = await _bounded(partial(_read, folder, fact.proof_file), folder)
+                if nfs_proofs.is_nfs(medium):
+                    folder = Path(medium.path).parent  # for the message
+                    secret = await nfs_proofs.read(medium, fact.proof_file)
+                else:
+                    folder = await proof_folder(medium)
+                    secret = await _bounded(partial(_read, folder, fact.proof_file), folder)
             except StorageError as error:
                 return str(error)
             if secret is not None and commitment(secret) == fact.proof_nonce:
