@@ -213,7 +213,8 @@ def _media_findings(
 ) -> tuple[Finding, ...]:
     """What the media say; two disks are told apart once."""
     findings = compare_media(ours, theirs, judged)
-    return findings or other_disks(ours, again, theirs)
+    said = {finding.what for finding in findings}
+    return (*findings, *(finding for finding in other_disks(ours, again, theirs) if finding.what not in said))
 
 
 async def record_sight(vm: RunningVm) -> RecordSight:
