@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teleport.model import Fact, Finding, MediumFact
-from teleport.preflight.storage import compare_media, live_block_findings, same_samples, snapshot_findings
+from teleport.preflight.storage import compare_media, live_block_findings, other_disks, same_samples, snapshot_findings
 
 DISK = MediumFact(
     node="sata-0-0",
@@ -167,3 +167,19 @@ def test_comparing_media_is_total_and_symmetric(
     forth, back = compare_media(here, there, proofs), compare_media(there, here, proofs)
     assert [finding.what for finding in forth] == [finding.what for finding in back]
     assert all(finding.here or finding.there for finding in forth)
+
+
+def test_two_disks_that_differ_in_one_quiet_block_are_told_apart() -> None:
+    """The source looked before and after the target: what did not change meanwhile must be what the target saw."""
+    quiet, busy, zero = "aa", "bb", "-"
+    source = replace(DISK, node="lun", content=f"samples:{quiet},{busy},{zero}", path="/dev/a")
+    again = {"lun": f"samples:{quiet},cc,{zero}"}
+    same = replace(DISK, node="lun", content=f"samples:{quiet},dd,{zero}", path="/dev/b")
+    assert other_disks([source], again, [same]) == ()
+    other = replace(DISK, node="lun", content=f"samples:ee,{busy},{zero}", path="/dev/b")
+    (finding,) = other_disks([source], again, [other])
+    assert finding.what == "medium lun content"
+    assert "another disk" in finding.there
+    written = replace(DISK, node="lun", content=f"samples:{quiet},{busy},ee", path="/dev/b")
+    assert len(other_disks([source], again, [written])) == 1
+    assert other_disks([source], {"lun": ""}, [other]) == ()
