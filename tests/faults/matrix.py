@@ -1,0 +1,188 @@
+"""Every single fault at every step: who is struck, when, and how it must end (handover.md, "Expected end of each single fault").
+
+A step is an exact place: the process that comes there stops (`Scene.hold`), and goes on once the fault has struck.
+"""
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from tests.harness.host import Host
+from tests.harness.link import Link
+from tests.harness.scene import Held, Scene, Teleporting, kill_hard, until
+
+
+class Step(Enum):
+    """Where the teleport is when the fault strikes, in order. `value` is the fault point; `source.` or `target.` says whose."""
+
+    COPYING = "source.migrate"  # plan raw: in the middle of the rounds instead
+    SWITCHING = "source.migrate-continue"  # the guest is stopped, its last pages have not gone
+    SENT = "source.send-commit"  # the target has everything, COMMIT is not sent
+    LOADED = "target.activate"  # COMMIT has arrived
+    CLAIMING = "target.claim"
+    CLAIMED = "target.journal-intent"  # the record says that the guest is the target's
+    INTENT = "target.cont"
+    RUNNING = "target.tell"  # the guest runs at the target, the source has not been told
+    MOVED = "source.quit-qemu"  # it knows, and still has its paused copy
+
+
+class Victim(Enum):
+    """What is killed with -9, or cut."""
+
+    TARGET_QEMU = "target's QEMU"
+    TARGET_AGENT = "target's agent"
+    TARGET_GUARDIAN = "target's guardian"
+    SOURCE_QEMU = "source's QEMU"
+    SOURCE_AGENT = "source's agent"
+    SOURCE_GUARDIAN = "source's guardian"
+    LINK = "link"
+
+
+class End(Enum):
+    """Where the one guest is then."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One single fault."""
+
+    victim: Victim
+    step: Step
+    plan: str
+
+    def __str__(self) -> str:
+        return f"{self.victim.value}, {self.step.name.lower()}, {self.plan}"
+
+
+STEPS = tuple(Step)
+MATRIX = tuple(Case(victim, step, plan) for victim in Victim for step in Step for plan in ("shared", "raw"))
+
+
+def expected(case: Case) -> frozenset[End]:
+    """How it must end. Two ends where the fault races with the target's claim, which decides: one guest in both."""
+    before_commit = STEPS.index(case.step) <= STEPS.index(Step.SENT)
+    claimed = STEPS.index(case.step) >= STEPS.index(Step.CLAIMED)
+    running = STEPS.index(case.step) >= STEPS.index(Step.RUNNING)
+    match case.victim:
+        case Victim.TARGET_QEMU:  # claimed but never run: given back
+            return frozenset({End.LOST if running else End.SOURCE})
+        case Victim.SOURCE_QEMU:
+            return frozenset({End.LOST if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
+        case Victim.SOURCE_AGENT | Victim.SOURCE_GUARDIAN | Victim.LINK if before_commit:
+            return frozenset({End.SOURCE})
+        case Victim.TARGET_AGENT | Victim.TARGET_GUARDIAN if case.step in (Step.COPYING, Step.SWITCHING):
+            return frozenset({End.SOURCE})
+    return frozenset({End.TARGET} if claimed else {End.SOURCE, End.TARGET})
+
+
+def play(scene: Scene, case: Case) -> End:
+    """Plays it on a scene whose guest runs at `here`, and asserts everything that must hold. Leaves the guest at `scene.here`
+    (swapped if it moved), unless it was lost: then the scene is spoilt."""
+    began = time.monotonic()
+    source, target = scene.here, scene.there
+    port = scene.wait_there()
+    options = ["--plan", case.plan]
+    midway = case.plan == "raw" and case.step is Step.COPYING
+    if midway:
+        options += ["--max-bandwidth", "8000000"]
+    held = None
+    if not midway:
+        held = scene.hold(source if case.step.value.startswith("source.") else target, case.step.value)
+    with Link(port) as link, scene.begin(link.port, *options) as teleport:
+        if held:
+            held.reached()
+        else:
+            teleport.copying()
+        strike(scene, case.victim, source, target, link)
+        if held:
+            held.release()
+        code = teleport.end(150)
+        end = settle(scene, source, target)
+        told = f"{case}: ended at the {end.value}, exit code {code}, {teleport.error}\n{_logs(source, target)}"
+        assert end in expected(case), told
+        _check_code(case, end, code, told)
+        if end is End.LOST:
+            _check_lost(case, source, target, told)
+            return end
+        if end is End.TARGET:
+            scene.swap()
+        scene.runs_only_here(since_seconds=began)
+        check = scene.console.check(f"{len(told)}")
+        assert check.ok, told
+        if end is End.SOURCE and case.victim not in (Victim.TARGET_GUARDIAN, Victim.SOURCE_GUARDIAN):
+            until(lambda: target.state == "teleportingin", f"the target does not wait on: {told}")
+            assert not target.home.qemus(), told
+    return end
+
+
+def strike(scene: Scene, victim: Victim, source: Host, target: Host, link: Link) -> None:
+    """The fault."""
+    side = target if victim.value.startswith("target") else source
+    match victim:
+        case Victim.LINK:
+            link.cut()
+        case Victim.TARGET_QEMU | Victim.SOURCE_QEMU:
+            (pid,) = side.home.qemus()
+            kill_hard(pid)
+        case Victim.TARGET_AGENT | Victim.SOURCE_AGENT:
+            (pid,) = scene.agents(side)
+            kill_hard(pid)
+        case Victim.TARGET_GUARDIAN | Victim.SOURCE_GUARDIAN:
+            (pid,) = scene.guardians(side)
+            kill_hard(pid)
+            until(lambda: not scene.agents(side), "the agent outlives its guardian")
+
+
+def settle(scene: Scene, source: Host, target: Host) -> End:
+    """Waits until nothing is left to decide: one QEMU (or none, lost), whose VM runs. Looking at a VM also brings a runner to one
+    whose guardian died."""
+    deadline = time.monotonic() + 90
+    while True:
+        states = source.state, target.state
+        counts = len(source.home.qemus()), len(target.home.qemus())
+        match states, counts:
+            case ("running", _), (1, 0):
+                return End.SOURCE
+            case (_, "running"), (0, 1):
+                return End.TARGET
+            case ("aborted" | "teleported", _), (0, 0):
+                return End.LOST
+        assert time.monotonic() < deadline, f"not settled: {states}, QEMUs {counts}\n{_logs(source, target)}"
+        time.sleep(0.2)
+
+
+def _check_code(case: Case, end: End, code: int, told: str) -> None:
+    """What the person at the command was told."""
+    match end:
+        case End.TARGET if case.victim in (Victim.SOURCE_AGENT, Victim.SOURCE_GUARDIAN):
+            assert code in (0, 1, 3), told  # whom it spoke to has died: it says so
+        case End.TARGET:
+            assert code in ((0, 3) if case.victim is Victim.TARGET_GUARDIAN else (0,)), told
+        case End.SOURCE:
+            assert code in ((1, 3) if case.victim is Victim.TARGET_GUARDIAN else (1,)), told
+        case End.LOST:
+            assert code == (4 if case.victim is Victim.SOURCE_QEMU else 0), told
+    assert "Traceback" not in told, told
+
+
+def _check_lost(case: Case, source: Host, target: Host, told: str) -> None:
+    """As by a power cut: nobody runs it, and its owner can start it again."""
+    owner, other = (source, target) if case.victim is Victim.SOURCE_QEMU else (target, source)
+    assert owner.state == "aborted", told
+    if owner is source:
+        until(lambda: other.state == "teleportingin", f"the target does not wait on: {told}")
+    else:
+        owner.run("modifyvm", owner.name, "--teleporter", "off")
+    owner.run("startvm", owner.name)
+    assert owner.state == "running", told
+
+
+def _logs(*hosts: Host) -> str:
+    return "\n".join(host.home.logs() for host in hosts)
+
+
+__all__ = ["MATRIX", "Case", "End", "Held", "Step", "Teleporting", "Victim", "expected", "play", "settle", "strike"]
