@@ -83,6 +83,13 @@ def _asked(paths: VmPaths, name: str) -> LiveState | None:
     return LiveState(VmState(status.state), Life.RUNNER, MappingProxyType(details))
 
 
+def require_changeable(paths: VmPaths, name: str, what: str) -> None:
+    """As `require_at_rest`, but a VM that waits for a teleport may change: its runner reads the definition for each session, so that
+    the preflight's mending commands work as they are pasted."""
+    if live_state(paths, name).state is not VmState.TELEPORTING_IN:
+        require_at_rest(paths, name, what)
+
+
 def require_at_rest(paths: VmPaths, name: str, what: str) -> None:
     """Raises StateError when the VM runs or waits, or has a saved state that a change would spoil."""
     now = live_state(paths, name)

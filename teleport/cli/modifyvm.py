@@ -6,7 +6,7 @@ import click
 
 from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
-from teleport.cli.live import require_at_rest
+from teleport.cli.live import require_at_rest, require_changeable
 from teleport.errors import UsageError
 from teleport.machines.cpus import undecided_bits
 from teleport.machines.definition import Definition
@@ -57,7 +57,9 @@ def command(ctx: click.Context, vm: str) -> None:
     found = home.find(vm)
     frozen = [use.option.flag(use.number) for use in wanted if not use.option.live]
     if frozen:
-        require_at_rest(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
+        # where it waits is settled when it is started, what it is only when a source comes
+        bound = any(use.option.name.startswith("teleporter") for use in wanted)
+        (require_at_rest if bound else require_changeable)(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
     changed = home.edit(found, lambda definition: applied(definition, wanted))
     if any(use.option.name == "cpuid-set" for use in wanted):
         _say_what_qemu_decides(changed)

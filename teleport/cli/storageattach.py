@@ -10,7 +10,7 @@ import click
 
 from teleport.cli.grammar import Verb, file_path, one_of, vm_argument, whole_number
 from teleport.cli.home import store
-from teleport.cli.live import require_at_rest
+from teleport.cli.live import require_changeable
 from teleport.cli.storagectl import entry
 from teleport.errors import UsageError
 from teleport.machines import media, remote_media
@@ -65,7 +65,7 @@ def command(vm: str, **given: Any) -> None:
     """Attach, change or detach a medium."""
     home = store()
     found = home.find(vm)
-    require_at_rest(found.paths, found.name, "storageattach")
+    require_changeable(found.paths, found.name, "storageattach")
     home.edit(found, lambda definition: changed(definition, given))
 
 

@@ -8,7 +8,7 @@ import click
 
 from teleport.cli.grammar import Verb, one_of, switch, vm_argument, whole_number
 from teleport.cli.home import store
-from teleport.cli.live import require_at_rest
+from teleport.cli.live import require_changeable
 from teleport.errors import UsageError
 from teleport.machines.controllers import ADDS, BUSES, chip_names, chip_of
 from teleport.machines.definition import Definition
@@ -35,7 +35,7 @@ def command(vm: str, name: str, **given: Any) -> None:
     """Add, change or remove a storage controller. There is one of each kind."""
     home = store()
     found = home.find(vm)
-    require_at_rest(found.paths, found.name, "storagectl")
+    require_changeable(found.paths, found.name, "storagectl")
     home.edit(found, lambda definition: changed(definition, name, given))
 
 

@@ -24,6 +24,7 @@ from teleport.machines.definition import Definition
 from teleport.machines.saved_state import SavedFacts
 from teleport.machines.snapshots import require_settled
 from teleport.machines.store import VmPaths
+from teleport.machines.text import parse_definition
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrived
 from teleport.runner.epochs import prune
@@ -167,11 +168,18 @@ class Agent:
 
     async def wait_for_guest(self) -> None:
         """Opens the teleporter's port. Raises BusyError, UsageError."""
-        self.waiting = WaitingTarget(self.launcher, self.record, arrived=self._on_arrival, changed=self._on_session)
+        self.waiting = WaitingTarget(self.launcher, renew=self._renew, arrived=self._on_arrival, changed=self._on_session)
         self.server = await self._open_port(self.waiting)
         self.spawn(self.waiting.watch_silence())
         self.state.set(VmState.TELEPORTING_IN, f"waits at port {self.server.port}", teleporterport=self.server.port)
         self.say(f"waiting for a teleport at port {self.server.port}")
+
+    def _renew(self) -> Record:
+        """The definition as it is now (a waiting VM's may change), and the owner record that follows from it."""
+        path = self.options.paths.definition
+        self.definition = self.launcher.definition = parse_definition(path.read_bytes(), path)
+        self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
+        return self.record
 
     async def _open_port(self, waiting: WaitingTarget) -> TransferServer:
         """The definition's port; for 0 the one that a predecessor had, where its source still looks for it, else a free one."""

@@ -67,18 +67,20 @@ class Session:
 
 
 class WaitingTarget:
-    """The waiting runner. `arrived` is called once, with the QEMU that runs (or holds paused) the guest."""
+    """The waiting runner. `renew` reads the definition anew, for each session, and returns its owner record; `arrived` is called once,
+    with the QEMU that runs (or holds paused) the guest."""
 
     def __init__(
         self,
         launcher: Launcher,
-        record: Record,
         *,
+        renew: Callable[[], Record],
         arrived: Callable[[Arrived], Awaitable[None]],
         changed: Callable[[str], None],
     ) -> None:
         self._launcher = launcher
-        self._record = record
+        self._renew = renew
+        self._record = renew()
         self._arrived = arrived
         self._changed = changed
         self._session: Session | None = None
@@ -92,6 +94,8 @@ class WaitingTarget:
             raise StateError("teleport", f"VM {self._name!r} runs already: nothing waits at this port any more")
         if self._session and self._session.epoch != hello.epoch:
             raise BusyError("teleport", f"VM {self._name!r} is taking in {self._session.hello.vm_name!r}", "try again later")
+        if self._session is None:
+            self._record = self._renew()
         verdict = negotiate(hello, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=CAPABILITIES)
         if isinstance(verdict, Finding):
             raise RefusedError(
