@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from teleport.errors import ProtocolError, TeleportError, UnreachableError
+from teleport.wire.allocator import keep_freed_memory
 from teleport.wire.credits import CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 
@@ -39,6 +40,7 @@ class Pump:
     def __init__(
         self, sock: socket.socket, *, epoch: str, channel: int, ours: str, source: bool, window: CreditWindow | None = None
     ) -> None:
+        keep_freed_memory()
         self.sent_bytes = 0
         self.received_bytes = 0
         self.error: TeleportError | None = None
