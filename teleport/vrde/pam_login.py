@@ -45,7 +45,8 @@ class Pam:
 
     async def check(self, login: Login) -> Verdict:
         """ALLOW for a right password of an account that may log in; DENY otherwise, logged with PAM's reason."""
-        if not login.user or "\0" in login.user + login.password:
+        # Debian's PAM lets accounts without a password in; over a network that is nobody's wish.
+        if not login.user or not login.password or "\0" in login.user + login.password:
             return Verdict.DENY
         try:
             async with asyncio.timeout(SECONDS):
@@ -60,7 +61,8 @@ class Pam:
     @staticmethod
     def _directly(login: Login) -> tuple[bool, str]:
         asked = pam.PamAuthenticator()
-        return bool(asked.authenticate(login.user, login.password, service=service())), str(asked.reason)
+        # resetcreds would let PAM modules change the credentials of this very process
+        return bool(asked.authenticate(login.user, login.password, service=service(), resetcreds=False)), str(asked.reason)
 
     @staticmethod
     async def _by_helper(path: str, login: Login) -> tuple[bool, str]:
