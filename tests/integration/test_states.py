@@ -131,6 +131,8 @@ def test_private_memory_is_saved_too_and_a_paused_guest_stays_paused(
         host.run("discardstate", "S")
         assert host.state == "poweroff"
         assert "has no saved state" in host.run("discardstate", "S", check=False).err
+        (newest,) = sorted(Path(f"{shared_folder}/disk.qcow2.teleport").glob("*.owner"))[-1:]
+        assert json.loads(newest.read_text())["owner"]["vm_uuid"] == ""  # whoever comes first may start the guest now
 
 
 def test_a_state_that_cannot_be_written_is_not_made(scene: Scene) -> None:
