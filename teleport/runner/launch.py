@@ -12,6 +12,7 @@ from teleport.host.process import find_qemu
 from teleport.host.taps import make_taps, remove_taps
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.arguments.network import taps, unplugged
+from teleport.machines.arguments.screens import screen_count
 from teleport.machines.arguments.storage import secret_id
 from teleport.machines.attached import Medium, media, owner_record_folder
 from teleport.machines.definition import Definition
@@ -102,6 +103,7 @@ class Launcher:
                 identity=identity,
                 incoming=incoming,
                 paused=True,
+                vnc_sockets=self._vnc_sockets(folder),
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
@@ -129,6 +131,13 @@ class Launcher:
         """A QEMU that the guardian still holds."""
         label = qemu.process.label
         return Launched(qemu.process, self._folder(label), self.paths.logs / f"qemu-{label}.log", qemu.ram_fd)
+
+    def screens(self, launched: Launched) -> tuple[str, ...]:
+        """Where this QEMU serves the guest's screens, as the display's front wants to know it; () without graphics."""
+        return tuple(f"unix:{path}" for path in self._vnc_sockets(launched.folder))
+
+    def _vnc_sockets(self, folder: Path) -> tuple[str, ...]:
+        return tuple(str(folder / f"vnc{number}") for number in range(1, screen_count(self.definition) + 1))
 
     async def connect(self, launched: Launched) -> QmpGuest:
         """Its monitors. Raises HypervisorError with QEMU's last words when it died at once."""

@@ -7,7 +7,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--chipset piix3`, `ich9` | `-machine pc-i440fx-VERSION`, `pc-q35-VERSION` | `board` |
 | `--memory`, `--ram` | `-m`, `memory-backend-file` on the runner's memfd, or `memory-backend-ram` | `board` |
 | `--cpus`, `--cpu-profile`, `--pae`, `--longmode`, `--ioapic` | `-smp`, `-cpu MODEL,enforce=on,…` | `board` |
-| `--graphicscontroller vboxvga`, `vmsvga` | `VGA`, `vmware-svga`, `virtio-vga` | `board` |
+| `--graphicscontroller vboxvga`, `vmsvga`, `--monitorcount` | `VGA`, `vmware-svga`, `virtio-vga`, `secondary-vga`; `-vnc` | `screens` |
 | `--firmware efi` | OVMF as `pflash0`, the VM's own variables as `pflash1` | `board` |
 | `--cpuid-portability-level`, `--cpuid-set` | `-cpu MODEL,…,FEATURE=on|off`, `family=`, … (`cpus`) | `board` |
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
@@ -23,6 +23,7 @@ PCI slots (both chipsets, bus `pci.0` or `pcie.0`) are in `places`.
 from teleport.machines.arguments.board import board_arguments, serial_arguments
 from teleport.machines.arguments.launch import FirmwareFiles, Launch, escaped
 from teleport.machines.arguments.network import network_arguments
+from teleport.machines.arguments.screens import screen_arguments
 from teleport.machines.arguments.storage import storage_arguments
 from teleport.machines.arguments.usb import sound_arguments, usb_arguments
 from teleport.machines.definition import Definition
@@ -34,6 +35,7 @@ def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
     """What to start `qemu-system-x86_64` with (without its own name). Total and deterministic for every valid definition."""
     return [
         *board_arguments(definition, launch),
+        *screen_arguments(definition, launch),
         *usb_arguments(definition),
         *storage_arguments(definition, launch),
         *network_arguments(definition, launch),

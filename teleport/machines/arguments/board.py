@@ -1,19 +1,12 @@
-"""Board, memory, CPU, firmware, graphics, serial ports."""
+"""Board, memory, CPU, firmware, serial ports."""
 
 import json
 
 from teleport.machines.arguments.launch import Launch, escaped
-from teleport.machines.arguments.places import VIDEO, slot
 from teleport.machines.cpus import leaf_features, portable_features, signature
-from teleport.machines.definition import Definition, Machine, Serial
+from teleport.machines.definition import Definition, Serial
 
 _ON_OFF = {True: "on", False: "off"}
-_GRAPHICS = {"vboxvga": "VGA", "vmsvga": "vmware-svga", "virtio": "virtio-vga"}
-
-
-def video_memory_mb(vram_mb: int) -> int:
-    """What the guest gets for `--vram`: QEMU rounds up to a power of two, in silence, so we do it where it can be seen."""
-    return 1 << (vram_mb - 1).bit_length()
 
 
 def board_arguments(definition: Definition, launch: Launch) -> list[str]:
@@ -51,16 +44,7 @@ def board_arguments(definition: Definition, launch: Launch) -> list[str]:
         arguments += ["-initrd", machine.initrd]
     if machine.append:
         arguments += ["-append", machine.append]
-    if machine.graphics != "none":
-        arguments += ["-device", _graphics(machine)]
     return arguments
-
-
-def _graphics(machine: Machine) -> str:
-    device = f"{_GRAPHICS[machine.graphics]},id=video,addr={slot(VIDEO)}"
-    if machine.graphics == "virtio":  # its frame buffers are in the guest's RAM
-        return f"{device},max_hostmem={max(machine.vram_mb, 64) << 20}"
-    return f"{device},vgamem_mb={video_memory_mb(machine.vram_mb)}"
 
 
 def _firmware(definition: Definition, launch: Launch) -> list[str]:

@@ -16,6 +16,7 @@ NIC_FIRST: Final = 0x10  # adapters 1-8
 OHCI: Final = 0x18
 EHCI: Final = 0x19
 XHCI: Final = 0x1A
+MORE_VIDEO: Final = 0x1B  # screens 2-8, one function each
 IDE: Final = 0x1E  # on q35; pc has its own PIIX3 IDE
 
 

@@ -1,10 +1,11 @@
 """General settings, board, CPU, graphics, boot."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from teleport.machines import cpus, ostypes
-from teleport.machines.arguments.board import video_memory_mb
+from teleport.machines.arguments.screens import video_memory_mb
 from teleport.machines.definition import (
     BOOT_DEVICES,
     LEAST_MEMORY_MB,
@@ -15,6 +16,7 @@ from teleport.machines.definition import (
 from teleport.machines.options.cpuid import CPUID, PROCESSOR
 from teleport.machines.options.kinds import FILE, FOLDER, SWITCH, Kind, choice, number, text
 from teleport.machines.options.option import Draft, Option, field
+from teleport.machines.vrde import MOST_MONITORS
 
 GENERAL, SYSTEM, BOOT, SCREEN = "General", "System", "Boot", "Screen"
 
@@ -47,6 +49,10 @@ def _os(given: Any) -> str:
 
 def _has_screen(definition: Definition, _: int) -> bool:
     return definition.machine.graphics != "none"
+
+
+def _set_monitors(draft: Draft, _: int, value: int) -> None:
+    draft["vrde"] = replace(draft["vrde"], monitors=value)
 
 
 def _given(path: str) -> str:
@@ -284,6 +290,16 @@ OPTIONS = (
         group=SCREEN,
         relevant=_has_screen,
         hardware_value=lambda definition, _: str(video_memory_mb(definition.machine.vram_mb)),
+    ),
+    Option(
+        name="monitorcount",
+        kind=number(1, MOST_MONITORS, "N"),
+        label="Monitor count",
+        about="the guest's screens; a viewer chooses one by the domain @N",
+        get=lambda definition, _: definition.vrde.monitors,
+        set=_set_monitors,
+        group=SCREEN,
+        relevant=_has_screen,
     ),
     _row(
         "ownerfolder",

@@ -6,6 +6,7 @@ from teleport.machines.adapters import Forward, Nic, NicModel
 from teleport.machines.controllers import BUSES, Bus
 from teleport.machines.definition import Audio, AudioController, Chipset, Cpu, CpuidLeaf, Definition, Machine, Serial, Usb
 from teleport.machines.drives import Attachment, Controller, MediumType
+from teleport.machines.vrde import VrdeSettings
 
 UUID = "8f3c2a1e-5d0b-4c76-9b1f-0a7d3e6c5b42"
 CHIPSETS: tuple[Chipset, ...] = get_args(Chipset)
@@ -107,6 +108,7 @@ def cases(media: str) -> dict[str, Definition]:
         for card in get_args(AudioController):
             found[f"{chipset}-{card}"] = definition(machine=machine(), audio=Audio(driver="null", controller=card))
         found[f"{chipset}-virtio-vga"] = definition(machine=machine(graphics="virtio", vram_mb=64))
+        found[f"{chipset}-screens"] = definition(machine=machine(), vrde=VrdeSettings(monitors=3))
         found[f"{chipset}-networks"] = definition(
             machine=machine(),
             nics=(
