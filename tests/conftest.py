@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,8 @@ settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture
-def make_home() -> Iterator[Callable[[str], Home]]:
-    """Makes homes; each one's processes, ports and folders are gone when the test ends, however it ends."""
+@contextmanager
+def _homes() -> Iterator[Callable[[str], Home]]:
     homes: list[Home] = []
 
     def make(name: str = "h") -> Home:
@@ -36,6 +36,20 @@ def make_home() -> Iterator[Callable[[str], Home]]:
         except (AssertionError, OSError) as error:
             failures.append(error)
     assert not failures, failures
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[[str], Home]]:
+    """Makes homes; each one's processes, ports and folders are gone when the test ends, however it ends."""
+    with _homes() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_homes() -> Iterator[Callable[[str], Home]]:
+    """The same for homes that a module's tests share."""
+    with _homes() as make:
+        yield make
 
 
 @pytest.fixture
@@ -80,7 +94,7 @@ def scene(stage: Stage) -> Iterator[Scene]:
     stage.done()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blank() -> Callable[..., Host]:
     """Defines VMs that run without an operating system: there at once, for tests that need no guest's word."""
 

@@ -28,6 +28,7 @@ from teleport.machines.text import parse_definition
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrived
 from teleport.runner.epochs import prune
+from teleport.runner.facts import require_media
 from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
@@ -121,6 +122,7 @@ class Agent:
             self.state.set(VmState.STARTING)
             await self._restore(saved)
             return
+        await asyncio.to_thread(require_media, self.definition)
         epoch = uuid.uuid4().hex
         me = self.launcher.owner(epoch)
         generation = await take_for_start(self.record, me, take_over=self.options.take_over)

@@ -1,6 +1,10 @@
 """A definition as the preflight sees it: settings as facts, media as they are looked at."""
 
+import shlex
+from pathlib import Path
+
 from teleport import __version__
+from teleport.errors import NotFoundError
 from teleport.host.storage import AttachedMedium
 from teleport.machines.attached import media, owner_record_folder
 from teleport.machines.definition import Definition
@@ -37,3 +41,16 @@ def attached_media(definition: Definition) -> tuple[AttachedMedium, ...]:
         )
         for medium in media(definition)
     )
+
+
+def require_media(definition: Definition) -> None:
+    """Every file that the VM uses is there: asked before a start claims the guest. Raises NotFoundError naming all that are missing."""
+    missing = [
+        each.path for each in attached_media(definition) if each.path and not each.is_url and not Path(each.path).exists()
+    ]
+    if missing:
+        raise NotFoundError(
+            "startvm",
+            f"{', '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist",
+            f"bring it back, or attach another medium: teleport showvminfo {shlex.quote(definition.name)} shows where",
+        )
