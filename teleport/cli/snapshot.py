@@ -81,8 +81,9 @@ def show(vm: StoredVm, *, machinereadable: bool) -> None:
             if each.description:
                 click.echo(f"{'   ' * (depth + 1)}Description: {each.description}")
         return
-    for row in _rows(tree):
-        click.echo(row.machine())
+    for key, value in _rows(tree):
+        # VirtualBox quotes the keys of storage places, never these.
+        click.echo(f"{key}{Row('', 'value', value).machine().removeprefix('value')}")
 
 
 def _walk(tree: Tree, parent: str, node: str, depth: int = 0) -> Iterator[tuple[int, str, Snapshot]]:
@@ -93,16 +94,16 @@ def _walk(tree: Tree, parent: str, node: str, depth: int = 0) -> Iterator[tuple[
         yield from _walk(tree, each.uuid, own, depth + 1)
 
 
-def _rows(tree: Tree) -> Iterator[Row]:
+def _rows(tree: Tree) -> Iterator[tuple[str, str]]:
     for _, node, each in _walk(tree, "", ""):
-        yield Row("", f"SnapshotName{node}", each.name)
-        yield Row("", f"SnapshotUUID{node}", each.uuid)
+        yield f"SnapshotName{node}", each.name
+        yield f"SnapshotUUID{node}", each.uuid
         if each.description:
-            yield Row("", f"SnapshotDescription{node}", each.description)
+            yield f"SnapshotDescription{node}", each.description
         if each.uuid == tree.current:
-            yield Row("", "CurrentSnapshotName", each.name)
-            yield Row("", "CurrentSnapshotUUID", each.uuid)
-            yield Row("", "CurrentSnapshotNode", f"SnapshotName{node}")
+            yield "CurrentSnapshotName", each.name
+            yield "CurrentSnapshotUUID", each.uuid
+            yield "CurrentSnapshotNode", f"SnapshotName{node}"
 
 
 command = VmGroup(

@@ -1,6 +1,7 @@
 """`storageattach`: attaches, changes and detaches media."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -168,7 +169,8 @@ def _url(word: str, given: Mapping[str, Any]) -> remote_media.Remote | None:
     try:
         return remote_media.parse(word)
     except ValueError as error:
-        raise UsageError(f"--medium {word}", str(error)) from error
+        shown = re.sub(r"//[^/@]*@", "//…@", word)  # a password that was typed all the same is not repeated
+        raise UsageError(f"--medium {shown}", str(error)) from error
 
 
 def _remote(found: remote_media.Remote, kind: str, given: Mapping[str, Any], *, initiator: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from teleport.machines import media, owners
 from teleport.machines.attached import owner_record_folder
 from teleport.machines.definition import Definition
 from teleport.machines.files import sync_folder, write_durably
+from teleport.machines.firmware import VARIABLES_FILE
 from teleport.machines.remote_media import needs_owner_folder
 from teleport.machines.store import Store, StoredVm, VmPaths
 from teleport.machines.text import parse_definition, render_definition
@@ -139,8 +140,8 @@ class Snapshots:
             self._finish()
         except TeleportError:
             if not any(_is_swapped(made, disk) for disk in disks):
-                for disk in disks:
-                    made.file(disk).unlink(missing_ok=True)
+                for path in (*map(made.file, disks), *(kept for _, kept in self._own_files(made))):
+                    path.unlink(missing_ok=True)
                 self._write(before)
             raise
         return made
@@ -180,31 +181,49 @@ class Snapshots:
         if kind == "remove":
             self._remove(files)
             return
-        snapshot = next(each for each in self.tree.snapshots if each.uuid == which)
-        if kind == "take":
-            for disk in snapshot.disks:
-                _swap(snapshot, disk)
-            self._write(replace(self.tree, pending=None))
-        elif kind == "restore":
-            for disk in snapshot.disks:
-                _put_overlay(snapshot.file(disk), Path(disk))
-            self._restore_settings(snapshot)
-            self._write(replace(self.tree, current=snapshot.uuid, pending=None))
-        elif kind == "delete":
-            for disk in snapshot.disks:
-                for path in self._based_on(snapshot, disk):
-                    _rebase(path, snapshot.file(disk))
-            left = tuple(
-                replace(each, parent=snapshot.parent) if each.parent == which else each
-                for each in self.tree.snapshots
-                if each.uuid != which
-            )
-            current = snapshot.parent if self.tree.current == which else self.tree.current
-            files = tuple(str(snapshot.file(disk)) for disk in snapshot.disks)
-            self._write(Tree(left, current, ("remove", which, files)))
-            self._remove(files)
-        else:
+        steps = {"take": self._finish_take, "restore": self._finish_restore, "delete": self._finish_delete}
+        if kind not in steps:
             raise StorageError(f"the snapshots {self._paths.folder / _FILE}", f"an unknown command {kind!r} was begun")
+        steps[kind](next(each for each in self.tree.snapshots if each.uuid == which))
+
+    def _finish_take(self, snapshot: Snapshot) -> None:
+        for own, kept in self._own_files(snapshot):
+            if own.exists():
+                write_durably(kept, own.read_bytes())
+        for disk in snapshot.disks:
+            _swap(snapshot, disk)
+        self._write(replace(self.tree, pending=None))
+
+    def _finish_restore(self, snapshot: Snapshot) -> None:
+        for disk in snapshot.disks:
+            _put_overlay(snapshot.file(disk), Path(disk))
+        for own, kept in self._own_files(snapshot):
+            if kept.exists():
+                write_durably(own, kept.read_bytes())
+            else:
+                own.unlink(missing_ok=True)
+        self._restore_settings(snapshot)
+        self._write(replace(self.tree, current=snapshot.uuid, pending=None))
+
+    def _finish_delete(self, snapshot: Snapshot) -> None:
+        for disk in snapshot.disks:
+            for path in self._based_on(snapshot, disk):
+                _rebase(path, snapshot.file(disk))
+        left = tuple(
+            replace(each, parent=snapshot.parent) if each.parent == snapshot.uuid else each
+            for each in self.tree.snapshots
+            if each is not snapshot
+        )
+        current = snapshot.parent if self.tree.current == snapshot.uuid else self.tree.current
+        kept_files = [kept for _, kept in self._own_files(snapshot)]
+        files = tuple(str(path) for path in (*map(snapshot.file, snapshot.disks), *kept_files))
+        self._write(Tree(left, current, ("remove", snapshot.uuid, files)))
+        self._remove(files)
+
+    def _own_files(self, snapshot: Snapshot) -> tuple[tuple[Path, Path], ...]:
+        """What the VM itself keeps for its guest: (the file, its copy at that snapshot); either may be missing."""
+        own = self._paths.folder / VARIABLES_FILE
+        return ((own, own.with_name(f"{own.name}.snapshot-{snapshot.uuid[:8]}")),)
 
     def _remove(self, files: tuple[str, ...]) -> None:
         for file in files:

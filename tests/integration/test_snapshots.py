@@ -2,13 +2,18 @@
 
 import json
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from teleport.errors import StorageError, TeleportError
-from teleport.machines import snapshots
+from teleport.machines import media, snapshots
+from teleport.machines.definition import Definition
+from teleport.machines.definition import Machine as BoardOf
+from teleport.machines.drives import Attachment, Controller
+from teleport.machines.firmware import VARIABLES_FILE
 from teleport.machines.snapshots import Snapshots, read_tree
 from teleport.machines.store import Store, StoredVm
 from tests.harness.home import Home
@@ -22,12 +27,14 @@ class Machine:
     def __init__(self, home: Home, folder: Path) -> None:
         self.home = home
         self.disks = [folder / "one.qcow2", folder / "two.qcow2"]
-        self.run("createvm", "--name", "S", "--ostype", "Linux26_64", "--register")
-        self.run("modifyvm", "S", "--memory", 128)
-        self.run("storagectl", "S", "--name", "Disks", "--add", "virtio", "--controller", "VirtioBlk")
-        for port, disk in enumerate(self.disks):
-            self.run("createhd", "--filename", disk, "--size", 8)
-            self.run("storageattach", "S", "--storagectl", "Disks", "--port", port, "--type", "hdd", "--medium", disk)
+        for disk in self.disks:
+            media.create_disk(disk, size_bytes=8 << 20)
+        attached = tuple(
+            Attachment(port=port, type="hdd", medium=str(disk), format="qcow2") for port, disk in enumerate(self.disks)
+        )
+        controller = Controller(name="Disks", bus="virtio-blk", chip="VirtioBlk", port_count=2, attachments=attached)
+        definition = Definition(name="S", uuid=str(uuid.uuid4()), machine=BoardOf(memory_mb=128), controllers=(controller,))
+        Store(home.folder).create(definition, register=True)
 
     def run(self, *words: str | Path | int, code: int = 0) -> str:
         ran = self.home.teleport(*words, check=False)
@@ -65,8 +72,11 @@ def machine(home: Home, shared_folder: Path) -> Machine:
 
 def test_take_restore_and_delete(machine: Machine) -> None:
     machine.write(1)
+    variables = machine.vm.paths.folder / VARIABLES_FILE
+    variables.write_bytes(b"of the first")
     machine.run("snapshot", "S", "take", "first", "--description", "as installed")
     machine.write(2)
+    variables.write_bytes(b"of the second")
     machine.run("modifyvm", "S", "--memory", 256)
     machine.run("snapshot", "S", "take", "second")
     machine.write(3)
@@ -83,6 +93,7 @@ def test_take_restore_and_delete(machine: Machine) -> None:
     machine.run("snapshot", "S", "restore", "first")
     assert machine.holds(1)
     assert machine.vm.definition.machine.memory_mb == 128
+    assert variables.read_bytes() == b"of the first"
     machine.write(4)
     machine.run("snapshot", "S", "restore", "second")
     assert machine.holds(2)
@@ -99,6 +110,7 @@ def test_take_restore_and_delete(machine: Machine) -> None:
     machine.run("snapshot", "S", "delete", "second")
     assert machine.holds(2)
     assert machine.files == {"one.qcow2", "two.qcow2"}
+    assert [path.name for path in variables.parent.iterdir() if "snapshot-" in path.name] == []
     assert "does not have any snapshots" in machine.run("snapshot", "S", "list")
     for disk in machine.disks:
         information = json.loads(
