@@ -120,7 +120,7 @@ def test_rdp_pdus(data):
         with contextlib.suppress(RdpError):
             parse(data)
     with contextlib.suppress(RdpError):
-        conference.with_security(data, b"security")
+        conference.for_viewer(data, requested=3, security=b"security")
     with contextlib.suppress(RdpError):
         sent = SendData.parse(data)
         if sent and ClientInfo.is_in(sent.payload):
@@ -135,7 +135,7 @@ def test_rdp_pdus(data):
 def test_connect_pdus_with_blocks(before, blocks):
     for key, parse in (
         (b"Duca", conference.take_security_offer),
-        (b"McDn", lambda d: conference.with_security(d, b"s")),
+        (b"McDn", lambda d: conference.for_viewer(d, security=b"s")),
     ):
         data = pdu.tpkt(b"\x02\xf0\x80\x7f\x66" + before + key + bytes((0x80, len(blocks) & 0xFF)) + blocks)
         with contextlib.suppress(RdpError):

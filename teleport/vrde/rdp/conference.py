@@ -1,14 +1,14 @@
-"""The MCS Connect-Initial and Connect-Response PDUs (MS-RDPBCGR 2.2.1.3, 2.2.1.4), as far as encryption is settled in them.
+"""The MCS Connect-Initial and Connect-Response PDUs (MS-RDPBCGR 2.2.1.3, 2.2.1.4), as far as protection is settled in them.
 
-With Standard RDP Security the front is the one that encrypts, and xrdp behind it must not: the viewer's offer is taken out of the
-first PDU, our random number and public key are put into the second.
+The front is the one that encrypts, and xrdp behind it must not: the viewer's offer is taken out of the first PDU; the protocols that the
+viewer had requested (it compares them), and with Standard RDP Security our random number and public key, are put into the second.
 """
 
 import struct
 
 from teleport.vrde.rdp.pdu import RdpError, tpkt
 
-CS_SECURITY, SC_SECURITY = 0xC002, 0x0C02
+CS_SECURITY, SC_CORE, SC_SECURITY = 0xC002, 0x0C01, 0x0C02
 _X224_DATA = b"\x02\xf0\x80"
 
 
@@ -67,8 +67,12 @@ def _ber_head(data: bytes, at: int) -> tuple[int, int]:
     return at + 1 + size, int.from_bytes(data[at + 1 : at + 1 + size], "big")
 
 
-def with_security(connect_response: bytes, security: bytes) -> bytes:
-    """The Connect-Response with this SC_SECURITY content (TS_UD_SC_SEC1, 2.2.1.4.3) instead of its own. Raises RdpError."""
+def for_viewer(connect_response: bytes, *, requested: int | None = None, security: bytes | None = None) -> bytes:
+    """xrdp's Connect-Response as the viewer is to get it.
+
+    `requested` goes into SC_CORE's clientRequestedProtocols (2.2.1.4.2; None: the viewer did not negotiate), `security` is SC_SECURITY's
+    content (TS_UD_SC_SEC1, 2.2.1.4.3; None: as xrdp has it). Raises RdpError.
+    """
     if connect_response[4:9] != _X224_DATA + b"\x7f\x66":
         raise RdpError("not an MCS Connect-Response")
     at, _ = _ber_head(connect_response, 9)
@@ -84,10 +88,15 @@ def with_security(connect_response: bytes, security: bytes) -> bytes:
         raise RdpError("a Connect-Response that lies about its length")
     conference = connect_response[content:]
     length_at, blocks_at = _blocks_at(conference, b"McDn")
-    blocks = b"".join(
-        struct.pack("<HH", kind, 4 + len(data)) + data
-        for kind, data in ((k, security if k == SC_SECURITY else d) for k, d in _blocks(conference[blocks_at:]))
-    )
+    blocks = b""
+    for kind, data in _blocks(conference[blocks_at:]):
+        if kind == SC_CORE and requested is not None:
+            content_of = data[:4] + struct.pack("<I", requested)
+        elif kind == SC_SECURITY and security is not None:
+            content_of = security
+        else:
+            content_of = data
+        blocks += struct.pack("<HH", kind, 4 + len(content_of)) + content_of
     # The length that stands before McDn is 0x2a from every server, whatever follows: viewers skip it (and count on one byte).
     conference = conference[:length_at] + struct.pack(">H", 0x8000 | len(blocks)) + blocks
     return tpkt(_X224_DATA + _ber(b"\x7f\x66", before + _ber(b"\x04", conference)))

@@ -16,9 +16,16 @@ MOST_FIELD_BYTES = 1024
 class InfoFlag(IntFlag):
     """TS_INFO_PACKET's flags that matter here (2.2.1.11.1.1)."""
 
+    MOUSE = 0x1
+    DISABLE_CTRL_ALT_DEL = 0x2
     AUTOLOGON = 0x8
     UNICODE = 0x10
+    MAXIMIZE_SHELL = 0x20
     EXTENDED = 0x100  # INFO_ENABLEWINDOWSKEY; xrdp takes it to mean that a TS_EXTENDED_INFO_PACKET follows
+
+
+# xrdp takes a login without these for one that it decrypted wrongly; not every viewer sets them.
+_ALWAYS = InfoFlag.MOUSE | InfoFlag.DISABLE_CTRL_ALT_DEL | InfoFlag.UNICODE | InfoFlag.MAXIMIZE_SHELL
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class ClientInfo:
 
     def for_xrdp(self, screen: int) -> "ClientInfo":
         """What our xrdp is told: the screen, no password, log in at once."""
-        flags = self.flags | InfoFlag.AUTOLOGON
+        flags = self.flags | InfoFlag.AUTOLOGON | _ALWAYS
         if not self.rest:  # RDP 4 viewers set the flag without the packet, which xrdp then looks for
             flags &= ~InfoFlag.EXTENDED
         return replace(self, flags=flags, domain=f"@{screen}", user="vm", password="", shell="", folder="")

@@ -119,7 +119,7 @@ class ConnectionRequest:
         kind, _, length, protocols = struct.unpack_from("<BBHI", body)
         if kind != 1 or length != 8:
             raise RdpError("a negotiation request of a wrong length")
-        return cls(Protocol(protocols & 0xF), negotiates=True, cookie=cookie)
+        return cls(Protocol(protocols), negotiates=True, cookie=cookie)
 
 
 PLAIN_REQUEST = bytes.fromhex("0300000b06e00000000000")  # asks for nothing but RDP: what our xrdp is told

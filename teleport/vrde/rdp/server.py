@@ -297,6 +297,8 @@ class RdpServer:
                 writer.write(pdu.confirm(Protocol.TLS))
                 await writer.drain()
                 await writer.start_tls(self._certificate.context)
+                back_writer.write(conference.take_security_offer(await read_pdu(reader))[0])  # TLS is all there is
+                writer.write(conference.for_viewer(await read_pdu(back_reader), requested=request.protocols))
                 version = writer.get_extra_info("ssl_object").version()
                 return _Link(reader, writer, back_reader, back_writer, None, version)
             if self._server_key is None:
@@ -306,7 +308,8 @@ class RdpServer:
             initial, offered = conference.take_security_offer(await read_pdu(reader))
             data = security.choose(offered)
             back_writer.write(initial)
-            writer.write(conference.with_security(await read_pdu(back_reader), data))
+            requested = request.protocols if request.negotiates else None
+            writer.write(conference.for_viewer(await read_pdu(back_reader), requested=requested, security=data))
             return _Link(reader, writer, back_reader, back_writer, security, "Standard RDP Security")
         except BaseException:
             back_writer.close()

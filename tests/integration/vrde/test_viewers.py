@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.fakes.mstsc import Mstsc
 from tests.integration.vrde.desk import KEYPAD, Desk, at, rdesktop, settings, until, xfreerdp
 
 pytestmark = pytest.mark.qemu
@@ -64,5 +65,26 @@ def test_a_viewer_of_another_size_takes_the_guests(short_folder):
         await viewer.x.shows_guest()
         await viewer.x.moves()
         viewer.x.shot("viewer-other-size")
+
+    asyncio.run(at(short_folder, body))
+
+
+@pytest.mark.parametrize("methods", [0, 0x1B])
+def test_the_connection_sequence_of_mstsc(methods, short_folder):
+    """Written from the protocol's documents; also when it offers RDP's own encryption inside TLS, which xrdp would stumble over."""
+
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        front, status = await desk.front(settings(), guest.vnc)
+        viewer = Mstsc()
+        try:
+            await viewer.connect(status["port"], user="@1\\john", methods=methods)
+            demand = await viewer.demand_active()
+            assert b"RDP" in demand
+            (session,) = (await front.status())["sessions"]
+            assert (session["user"], session["screen"]) == ("john", 1)
+        finally:
+            viewer.writer.close()
+            await viewer.writer.wait_closed()
 
     asyncio.run(at(short_folder, body))

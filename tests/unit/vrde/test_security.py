@@ -146,7 +146,7 @@ def test_the_connect_response_gets_our_key(server_key):
     body = head + b"\x04" + bytes((len(gcc),)) + gcc
     response = tpkt(b"\x02\xf0\x80\x7f\x66" + bytes((len(body),)) + body)
     data = StandardSecurity(server_key).choose(METHOD_128)
-    edited = conference.with_security(response, data)
+    edited = conference.for_viewer(response, security=data)
     assert struct.unpack_from(">H", edited, 2) == (len(edited),)
     assert edited[7:10] == b"\x7f\x66\x82"
     assert struct.unpack_from(">H", edited, 10) == (len(edited) - 12,)
@@ -154,9 +154,12 @@ def test_the_connect_response_gets_our_key(server_key):
     assert struct.unpack_from(">H", edited, at) == (0x8000 | (len(edited) - at - 2),)
     assert [kind for kind, _ in conference._blocks(edited[at + 2 :])] == [0x0C01, 0x0C02, 0x0C03]
     assert dict(conference._blocks(edited[at + 2 :]))[0x0C02] == data
+    told = conference.for_viewer(response, requested=0x1B)
+    at = told.index(b"McDn") + 4
+    assert dict(conference._blocks(told[at + 2 :]))[0x0C01] == bytes.fromhex("04000800") + struct.pack("<I", 0x1B)
     for cut in range(len(response)):
         with pytest.raises(RdpError):
-            conference.with_security(response[:cut], data)
+            conference.for_viewer(response[:cut], security=data)
 
 
 def test_the_viewers_offer_is_taken_out():

@@ -1,0 +1,92 @@
+"""The fronts, as a runner sees them (`teleport.ports.DisplayFronts`): what the entry point ``teleport.display: front`` names.
+
+A runner and the display do not import each other; this is the only place where they meet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from teleport.machines.vrde import from_dict
+from teleport.model import DisplayOrder, DisplayStatus
+from teleport.ports import DisplayFront
+from teleport.vrde import control, endpoint
+from teleport.vrde.front import FrontConfig, Json
+
+
+def _status(answer: Json) -> DisplayStatus:
+    addresses, screens, sessions, details = (answer.get(name) for name in ("addresses", "screens", "sessions", "details"))
+    return DisplayStatus(
+        port=int(str(answer["port"])),
+        addresses=tuple(map(str, addresses)) if isinstance(addresses, list) else (),
+        screens=tuple(map(str, screens)) if isinstance(screens, list) else (),
+        viewers=len(sessions) if isinstance(sessions, list) else 0,
+        extension=str(answer["extension"]),
+        details={str(name): str(value) for name, value in details.items()} if isinstance(details, dict) else {},
+    )
+
+
+def reachable_at(host: str, text: str) -> str:
+    """An endpoint that another host named, with the name under which that host is known here."""
+    known = endpoint.from_text(text)
+    return endpoint.to_text(replace(known, host=host) if host and isinstance(known, endpoint.TunnelEndpoint) else known)
+
+
+class Front:
+    """One front by its folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._client = control.FrontClient(Path(folder))
+
+    @property
+    def folder(self) -> str:
+        """See teleport.ports.DisplayFront."""
+        return str(self._client.folder)
+
+    async def status(self) -> DisplayStatus:
+        """See teleport.ports.DisplayFront."""
+        return _status(await self._client.status())
+
+    async def retarget(self, screens: Sequence[str], *, host: str = "") -> int:
+        """See teleport.ports.DisplayFront."""
+        return await self._client.retarget([reachable_at(host, each) for each in screens])
+
+    async def update(self, settings: Mapping[str, object]) -> None:
+        """See teleport.ports.DisplayFront."""
+        await self._client.update(from_dict(settings))
+
+    async def tunnel(self, address: str) -> tuple[str, ...]:
+        """See teleport.ports.DisplayFront."""
+        return await self._client.tunnel(address=address)
+
+    async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
+        """See teleport.ports.DisplayFront."""
+        return {name: str(value) for name, value in (await self._client.console(address=address, port=port, screen=screen)).items()}
+
+    async def stop(self, reason: str = "") -> None:
+        """See teleport.ports.DisplayFront."""
+        await self._client.stop(reason)
+
+
+class Fronts:
+    """Starts fronts and finds them again."""
+
+    async def start(self, order: DisplayOrder) -> DisplayFront:
+        """See teleport.ports.DisplayFronts."""
+        await control.start(
+            FrontConfig(
+                vm_name=order.vm_name,
+                folder=order.folder,
+                settings=from_dict(order.settings),
+                screens=order.screens,
+                keys=order.keys,
+            )
+        )
+        return Front(order.folder)
+
+    def at(self, folder: str) -> DisplayFront:
+        """See teleport.ports.DisplayFronts."""
+        return Front(folder)
+
+
+FRONTS = Fronts()
