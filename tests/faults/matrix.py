@@ -177,8 +177,7 @@ def _check_lost(case: Case, source: Host, target: Host, told: str) -> None:
     assert owner.state == "aborted", told
     if owner is source:
         until(lambda: other.state == "teleportingin", f"the target does not wait on: {told}")
-    else:
-        owner.run("modifyvm", owner.name, "--teleporter", "off")
+    owner.run("modifyvm", owner.name, "--teleporter", "off")
     owner.run("startvm", owner.name)
     assert owner.state == "running", told
 

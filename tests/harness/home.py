@@ -155,7 +155,9 @@ class Home:
             if time.monotonic() > deadline:
                 raise AssertionError(f"processes that cannot be ended: {alive}")
             time.sleep(0.02)
-        still = ports & {port for port, _ in _listening()}
+        # A killed process is a zombie a moment before its sockets are closed.
+        while (still := ports & {port for port, _ in _listening()}) and time.monotonic() < deadline:
+            time.sleep(0.02)
         shutil.rmtree(self.folder)
         if still:
             raise AssertionError(f"ports of {self.folder} that are still listened on: {still}")
