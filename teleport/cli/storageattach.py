@@ -88,10 +88,7 @@ def changed(definition: Definition, given: Mapping[str, Any]) -> Definition:
         raise UsageError(
             "--mtype", f"{given['mtype']!r} would lose or share what is written, and cannot teleport", "use normal"
         )
-    if medium is not None and medium.lower() == "none":
-        if old is None:
-            raise UsageError("storageattach --medium none", f"nothing is attached at port {port}, device {device}")
-    else:
+    if medium is None or medium.lower() != "none":  # none: nothing there afterwards, whatever was
         drive = _drive(given, old, initiator=definition.uuid)
         _require_owner_folder(drive, draft["owner_folder"])
         attachments.append({"port": port, "device": device, **drive})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from teleport.machines.arguments.storage import node_name
 from teleport.machines.controllers import BUSES, Bus
 from teleport.machines.definition import Definition
-from teleport.machines.drives import Attachment, Controller
+from teleport.machines.drives import Attachment
 from teleport.machines.options import OPTIONS, option
 from teleport.machines.options.option import Option
 from teleport.machines.remote_media import needs_owner_folder
@@ -52,7 +52,7 @@ def hardware_settings(definition: Definition) -> tuple[Setting, ...]:
         if each.relevant(definition, number)
     ]
     for bus in BUSES:
-        settings += _controller_settings(definition.controller(bus), bus, owner_folder=definition.owner_folder)
+        settings += _controller_settings(definition, bus)
     return tuple(settings)
 
 
@@ -76,17 +76,20 @@ def _quoted(word: str) -> str:
     return shlex.quote(word).replace(PLACEHOLDER, _NO_PLACEHOLDER)
 
 
-def _controller_settings(controller: Controller | None, bus: Bus, *, owner_folder: str) -> list[Setting]:
+def _controller_settings(definition: Definition, bus: Bus) -> list[Setting]:
+    controller = definition.controller(bus)
+    owner_folder = definition.owner_folder
     if controller is None:
         return [Setting(key=f"controller {bus}", value=NONE, mend=f"teleport storagectl {{vm}} --name {bus} --remove")]
     kind = BUSES[bus]
     bootable = "on" if controller.bootable else "off"
+    first = f"{_modify(definition, option('usbehci'), 0)} && " if bus == "usb" else ""  # what it is plugged into
     settings = [
         Setting(
             key=f"controller {bus}",
             value=f"{controller.chip}{'' if controller.bootable else ', not bootable'}",
-            mend=f"teleport storagectl {{vm}} --name {_quoted(controller.name)} --add {kind.add} "
-            f"--controller {controller.chip} --portcount {controller.port_count} --bootable {bootable}",
+            mend=f"{first}teleport storagectl {{vm}} --name {_quoted(controller.name)} --add {kind.add} "
+            f"--controller {controller.chip} --portcount {controller.port_count} --bootable {bootable} --replace",
         )
     ]
     by_place = {(each.port, each.device): each for each in controller.attachments}
