@@ -19,6 +19,8 @@ from blake3 import blake3
 
 from teleport.errors import StorageError
 from teleport.host.bounded import in_thread
+from teleport.host.device_identity import device_identity, lun_identity
+from teleport.host.storage_tools import output_of
 from teleport.machines.passwords import password_file
 from teleport.machines.remote_media import is_url, tool_words
 from teleport.model import MediumFact
@@ -87,6 +89,8 @@ async def medium_fact(medium: AttachedMedium) -> MediumFact:
         fact = _with_image(fact, await image_info(medium))
         if medium.is_url:
             fact = replace(fact, content=await url_samples(medium, fact.virtual_size_bytes))
+            name = await lun_identity(medium.path, password_file=medium.password_file, initiator=medium.initiator)
+            fact = replace(fact, identity=name)
         elif medium.read_only:
             content = await in_thread(lambda: content_digest(Path(medium.path)), timeout_seconds=DIGEST_SECONDS, name="digest")
             fact = replace(fact, content=content)
@@ -152,6 +156,8 @@ def _identity(status: os.stat_result) -> str:
     same (two mounts of one share)."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if stat.S_ISBLK(status.st_mode):
+        if name := device_identity(status.st_rdev):
+            return name
         return f"{boot}/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     return f"{boot}/{os.major(status.st_dev)}:{os.minor(status.st_dev)}/{status.st_ino}"
 
@@ -187,49 +193,19 @@ async def ask_tool(
     Raises StorageError in its words, TimeoutError.
     """
     if medium is None:
-        return await _output_of(program, words, what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
+        return await output_of(program, words, what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
     if not medium.is_url:
         image = [*(["-f", medium.format] if medium.format else []), medium.path]
-        return await _output_of(program, [*words, *image], what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
+        return await output_of(program, [*words, *image], what=what, timeout_seconds=timeout_seconds, descriptors=descriptors)
     with password_file(medium.password_file) as (secret, secrets):
         image = tool_words(medium.path, image_format=medium.format, initiator=medium.initiator, secret_file=secret)
-        return await _output_of(
+        return await output_of(
             program,
             [*words, *image],
             what=what,
             timeout_seconds=timeout_seconds,
             descriptors=(*descriptors, *secrets),
         )
-
-
-async def _output_of(
-    program: str, arguments: Sequence[str], *, what: str, timeout_seconds: float, descriptors: Sequence[int] = ()
-) -> str:
-    """Runs one of QEMU's tools. Raises StorageError in its words when it fails, TimeoutError when it is given up."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=descriptors,
-        )
-    except FileNotFoundError as error:
-        raise StorageError(program, "is not installed", "install qemu-utils") from error
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            output, complaint = await process.communicate()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
-            process.kill()
-        raise
-    if process.returncode != 0:
-        words = complaint.decode(errors="replace").strip().removeprefix(f"{program}: ")
-        for name in (what, arguments[-1]):
-            words = words.removeprefix("can't open device " + name + ": ").removeprefix(f"Could not open '{name}': ")
-        raise StorageError(what, words or f"{program} ended with {process.returncode}")
-    return output.decode(errors="replace")
 
 
 def _with_image(fact: MediumFact, information: Mapping[str, Any]) -> MediumFact:

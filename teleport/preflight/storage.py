@@ -11,6 +11,8 @@ from teleport.preflight.compare import MISSING, natural_order
 UNSUPPORTED_FORMATS = frozenset({"vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels", "vvfat"})
 # Kinds of media that each side has a copy of its own of: QEMU writes the whole store at `cont`.
 OWN_COPY_KINDS = frozenset({"nvram"})
+# Kinds of names that a device gives itself and that are the same on every host (`teleport.host.device_identity`).
+_DEVICE_NAMES = frozenset({"dm", "wwid", "scsi"})
 # So many of the sampled blocks with data, or this share of them, may differ for two device nodes to be taken for one disk: a
 # running guest writes between the two looks, another disk differs nearly everywhere.
 _DIFFERING_BLOCKS = 2
@@ -107,6 +109,9 @@ def _same_medium(here: MediumFact, there: MediumFact, proofs: Mapping[str, str])
         return
     if here.kind in OWN_COPY_KINDS and there.kind in OWN_COPY_KINDS:
         return
+    if other_identity(here.identity, there.identity):
+        yield Finding(f"medium {here.node} identity", f"{here.path} ({here.identity})", f"{there.path} ({there.identity})")
+        return
     if here.read_only and there.read_only:
         yield from _same_content(here, there)
     elif not here.read_only and not there.read_only:
@@ -115,6 +120,12 @@ def _same_medium(here: MediumFact, there: MediumFact, proofs: Mapping[str, str])
             yield Finding(f"medium {here.node} storage", here.path, f"{there.path}: {wrong}")
         elif not same_samples(here.content, there.content):
             yield Finding(f"medium {here.node} content", here.path, f"{there.path}: another disk, its content differs")
+
+
+def other_identity(here: str, there: str) -> bool:
+    """Whether two names that devices give themselves (KIND:NAME) say that these are two. Inodes are of one host only."""
+    kinds = here.partition(":")[0], there.partition(":")[0]
+    return kinds[0] == kinds[1] and kinds[0] in _DEVICE_NAMES and here != there
 
 
 def _same_content(here: MediumFact, there: MediumFact) -> Iterable[Finding]:

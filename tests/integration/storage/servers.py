@@ -100,10 +100,12 @@ class Tgt:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def target(self, number: int, name: str, image: Path, *, user: str = "", password: str = "") -> None:
-        """A target with `image` as its LUN 1."""
+    def target(self, number: int, name: str, image: Path, *, user: str = "", password: str = "", serial: str = "") -> None:
+        """A target with `image` as its LUN 1; without a `serial` number it calls itself as every other target of tgt."""
         self._admin("--op", "new", "--mode", "target", "--tid", number, "-T", name)
         self._admin("--op", "new", "--mode", "logicalunit", "--tid", number, "--lun", 1, "-b", image)
+        if serial:
+            self._admin("--op", "update", "--mode", "logicalunit", "--tid", number, "--lun", 1, "--params", f"scsi_sn={serial}")
         self._admin("--op", "bind", "--mode", "target", "--tid", number, "-I", "ALL")
         if user:
             self._admin("--op", "new", "--mode", "account", "--user", user, "--password", password)
