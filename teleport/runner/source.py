@@ -59,6 +59,7 @@ class SourceTeleport:
         self._settled: asyncio.Future[SourcePhase] = asyncio.get_running_loop().create_future()  # by a person
         self._heard_at = 0.0
         self._percent = 0
+        self._display = ""  # where the guest's display is, once the guest has moved
 
     @property
     def committed(self) -> bool:
@@ -131,9 +132,10 @@ class SourceTeleport:
         """A successor finishes the epoch that its predecessor journalled."""
         try:
             status = await self.vm.guest.status()
-            event = E.RESTARTED_RUNNING if status == "running" else E.RESTARTED_PAUSED
-            if prepared.was_paused and (await self.vm.guest.migration()).status != "completed":
-                event = E.RESTARTED_RUNNING  # a paused guest that was never handed over: a free abort
+            # COMMIT is only ever sent behind a migration that is completed: without one this is a free abort, also of a guest that is
+            # paused (it was before, or plan shared stopped it, or QEMU waits in pre-switchover, for ever, for its word to continue)
+            never_sent = status == "running" or (await self.vm.guest.migration()).status != "completed"
+            event = E.RESTARTED_RUNNING if never_sent else E.RESTARTED_PAUSED
         except HypervisorError:
             event = E.RESTARTED_DEAD
         try:
@@ -216,6 +218,8 @@ class SourceTeleport:
         return await self._finish(end, departure)
 
     async def _finish(self, end: SourcePhase, departure: Departure) -> Outcome:
+        if end is P.MOVED:  # before anything else: viewers are waiting
+            self._display = await self.vm.display.left(departure.report, host=self.order.host)
         if end is not P.LOST:
             with contextlib.suppress(TeleportError, TimeoutError):  # the target's silence watch ends the session as well
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -362,5 +366,5 @@ class SourceTeleport:
             sent_bytes=departure.sent_bytes,
             downtime_ms=downtime_ns / 1e6,
             ram_verified=departure.digest if departure.digest and departure.digest == report.ram_digest else "",
-            display=report.display,
+            display=self._display,
         )
