@@ -1,5 +1,6 @@
 """The frozen values that the rooms hand to each other: ids, phases, facts, messages and progress. No behaviour, no I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -182,7 +183,11 @@ class TargetHello:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The source's side of the first comparison: settings, media with proofs, the owner record it holds, what it needs."""
+    """The source's side of the first comparison: settings, media with proofs, the owner record it holds, what it needs.
+
+    `display` is the folder of the front that serves the guest's remote display ("" when nothing does): on one host the target takes
+    that front over.
+    """
 
     facts: tuple[Fact, ...]
     media: tuple[MediumFact, ...]
@@ -194,6 +199,7 @@ class Proposal:
     plan: str
     paused: bool
     record_folder_name: str = ""
+    display: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,7 +248,12 @@ class TargetPhase(Enum):
 
 @dataclass(frozen=True)
 class TargetReport:
-    """What the target says of an epoch: its phase, QEMU's own words when it failed, and where the guest runs now."""
+    """What the target says of an epoch: its phase, QEMU's own words when it failed, and where the guest runs now.
+
+    `display_taken`: it takes over the source's display front with the guest. Otherwise `display_screens` are where the source's front
+    finds the guest's screens from now on (one endpoint a screen, with a secret; () when nothing there can show them), and `display`
+    says where the target serves the display itself.
+    """
 
     phase: TargetPhase
     reason: str = ""
@@ -250,6 +261,8 @@ class TargetReport:
     ram_digest: str = ""
     cont_monotonic_ns: int = 0  # CLOCK_MONOTONIC at the target when `cont` was answered; comparable on one host only
     display: str = ""
+    display_taken: bool = False
+    display_screens: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -301,6 +314,34 @@ class Outcome:
     downtime_ms: float = 0.0
     ram_verified: str = ""
     display: str = ""
+
+
+@dataclass(frozen=True)
+class DisplayOrder:
+    """What a display's front is started with.
+
+    `folder` (mode 0700) is its own, `keys` keeps certificates; `settings` are the definition's as
+    `teleport.machines.vrde.to_dict` writes them; `screens` are endpoints of VNC servers, one a screen.
+    """
+
+    vm_name: str
+    folder: str
+    keys: str
+    settings: Mapping[str, object]
+    screens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DisplayStatus:
+    """A front that serves: the port it is bound to (0: none for viewers), where, whose screens, how many viewers, and facts worth
+    showing such as `fingerprint`."""
+
+    port: int
+    addresses: tuple[str, ...]
+    screens: tuple[str, ...]
+    viewers: int
+    extension: str
+    details: Mapping[str, str]
 
 
 @dataclass(frozen=True)

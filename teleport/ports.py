@@ -7,11 +7,13 @@ Contracts that hold for every implementation:
 - Nothing here guesses: an outcome that is not known is said to be unknown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from teleport.model import (
     ClaimResult,
+    DisplayOrder,
+    DisplayStatus,
     Fact,
     LiveReport,
     MigrationInfo,
@@ -134,3 +136,43 @@ class Peer(Protocol):
 
     async def close(self, epoch: str) -> None:
         """Ends the session; the target waits for the next one."""
+
+
+class DisplayFront(Protocol):
+    """The process that serves one guest's remote display: nobody's child, found by its folder, whoever runs the guest.
+
+    Methods raise UnreachableError when it is gone, and whatever it answers.
+    """
+
+    @property
+    def folder(self) -> str:
+        """Its folder."""
+
+    async def status(self) -> DisplayStatus:
+        """What it serves."""
+
+    async def retarget(self, screens: Sequence[str], *, host: str = "") -> int:
+        """The guest runs there now; returns how many viewers were switched. `host` replaces the host in endpoints that came from
+        another one, which knows no name of its own. Raises UnreachableError, and then everything is as before."""
+
+    async def update(self, settings: Mapping[str, object]) -> None:
+        """Takes over what may change while it serves. Raises UsageError for what may not."""
+
+    async def tunnel(self, address: str) -> tuple[str, ...]:
+        """Endpoints for another host's front, one a screen, served at `address` of this host. They hold a secret."""
+
+    async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
+        """A page for one browser: `url` with a one-time ticket, and the certificate's `fingerprint`."""
+
+    async def stop(self, reason: str = "") -> None:
+        """Ends it, and returns when its process is gone. Nothing to do when there is none."""
+
+
+class DisplayFronts(Protocol):
+    """What stands behind the entry point `front` of the group ``teleport.display``."""
+
+    async def start(self, order: DisplayOrder) -> DisplayFront:
+        """Starts a front; its port is bound when this returns. Raises what kept it from that."""
+
+    def at(self, folder: str) -> DisplayFront:
+        """The front of that folder, whether it lives or not."""

@@ -30,11 +30,18 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--take-over", action="store_true")
+    parser.add_argument("--vrde", choices=("on", "off"), help="the remote display, whatever the definition says")
     parser.add_argument("--foreground", action="store_true", help="log to the terminal too")
     arguments = parser.parse_args()
     paths = VmPaths(arguments.folder)
     _log_to(paths, foreground=arguments.foreground)
-    options = AgentOptions(home=arguments.home, paths=paths, insecure=arguments.insecure, take_over=arguments.take_over)
+    options = AgentOptions(
+        home=arguments.home,
+        paths=paths,
+        insecure=arguments.insecure,
+        take_over=arguments.take_over,
+        display=None if arguments.vrde is None else arguments.vrde == "on",
+    )
     return asyncio.run(_run(options))
 
 

@@ -27,6 +27,7 @@ from teleport.machines.store import VmPaths
 from teleport.machines.text import parse_definition
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrived
+from teleport.runner.display import Display
 from teleport.runner.epochs import prune
 from teleport.runner.facts import require_media
 from teleport.runner.forwards import open_forwarded_ports
@@ -59,6 +60,7 @@ class AgentOptions:
     paths: VmPaths
     insecure: bool = False
     take_over: bool = False
+    display: bool | None = None  # overrules the definition's --vrde
 
 
 class Agent:
@@ -70,6 +72,7 @@ class Agent:
         self.runtime = runtime
         self.memory = Memory(runtime)
         self.state = StateFile(options.paths.folder / "state.json")
+        self.display = Display(definition, options.paths, enabled=options.display, say=self.say)
         self.waiting: WaitingTarget | None = None
         self.teleport: SourceTeleport | None = None
         self.vm: RunningVm | None = None
@@ -101,7 +104,12 @@ class Agent:
             await self._begin()
         await self.guardian.ready()
         try:
-            return await self._over
+            code = await self._over
+            await self.display.end("the VM is over")
+            return code
+        except TeleportError as error:
+            await self.display.end(str(error))
+            raise
         finally:
             await self._stop_everything()
 
@@ -136,12 +144,13 @@ class Agent:
             self.remember(doing="starting")
             await guest.cont()
             self.remember()
+            await self.display.begin(self.launcher.screens(launched))
         except TeleportError:
             await self._drop(launched, guest)
             await set_free(self.record, generation)
             self.state.set(VmState.POWEROFF)
             raise
-        self.state.set(VmState.RUNNING)
+        self._set_state(VmState.RUNNING)
         await asyncio.to_thread(saved_state.drop_unfinished, self.options.paths)
 
     async def _restore(self, saved: SavedFacts) -> None:
@@ -160,17 +169,25 @@ class Agent:
             self.spawn(open_forwarded_ports(guest, self.definition, self.say))
             self.remember(doing="restoring", runs=not saved.was_paused)
             await go_on(guest, paths, saved)
+            await self.display.begin(self.launcher.screens(launched))
         except TeleportError:
             await self._drop(launched, guest)
             self.state.set(VmState.SAVED if paths.saved.is_dir() else VmState.ABORTED)
             raise
         self.remember()
-        self.state.set(VmState.PAUSED if saved.was_paused else VmState.RUNNING, "from its saved state")
+        self._set_state(VmState.PAUSED if saved.was_paused else VmState.RUNNING, "from its saved state")
         await asyncio.to_thread(saved_state.drop_unfinished, paths)
 
     async def wait_for_guest(self) -> None:
         """Opens the teleporter's port. Raises BusyError, UsageError."""
-        self.waiting = WaitingTarget(self.launcher, renew=self._renew, arrived=self._on_arrival, changed=self._on_session)
+        self.waiting = WaitingTarget(
+            self.launcher,
+            self.display,
+            renew=self._renew,
+            arrived=self._on_arrival,
+            changed=self._on_session,
+            addresses=lambda: self.server.addresses if self.server else (),
+        )
         self.server = await self._open_port(self.waiting)
         self.spawn(self.waiting.watch_silence())
         self.state.set(VmState.TELEPORTING_IN, f"waits at port {self.server.port}", teleporterport=self.server.port)
@@ -181,6 +198,7 @@ class Agent:
         path = self.options.paths.definition
         self.definition = self.launcher.definition = parse_definition(path.read_bytes(), path)
         self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
+        self.display.renew(self.definition)
         return self.record
 
     async def _open_port(self, waiting: WaitingTarget) -> TransferServer:
@@ -231,6 +249,7 @@ class Agent:
 
     def end(self, state: VmState, detail: str = "", *, code: int = 0) -> None:
         """The VM is over: `run` returns."""
+        self.state.beside = {}
         self.state.set(state, detail)
         self.say(f"VM {self.definition.name}: {state.value} {detail}".rstrip())
         if not self._over.done():
@@ -249,11 +268,18 @@ class Agent:
             record=self.record,
             generation=generation,
             me=self.launcher.owner(uuid.uuid4().hex),
+            display=self.display,
         )
         self.remember()
         self.spawn(self._watch_events(guest))
         self.spawn(self._watch_death(guest))
+        self.spawn(self.display.watch())
         return self.vm
+
+    def _set_state(self, state: VmState, detail: str = "") -> None:
+        """A state with where the display is, for whoever looks while no runner answers."""
+        self.state.beside = self.display.properties()
+        self.state.set(state, detail)
 
     async def state_of(self, guest: QmpGuest) -> VmState:
         """Running or paused, by QEMU's word."""
@@ -320,8 +346,9 @@ class Agent:
 
     async def _on_arrival(self, arrived: Arrived) -> None:
         self.runs(arrived.launched, arrived.guest, generation=arrived.generation, identity=arrived.identity)
+        await self.display.arrived(self.launcher.screens(arrived.launched), arrived.display)  # viewers are waiting
         self.spawn(open_forwarded_ports(arrived.guest, self.definition, self.say))
-        self.state.set(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
+        self._set_state(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
         self.say("the guest arrived")
         self.tell(Outcome(kind=OutcomeKind.MOVED, message="the guest arrived", target_qemu_pid=arrived.launched.process.pid))
         self.spawn(self._close_port_later())

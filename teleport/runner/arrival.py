@@ -24,6 +24,7 @@ from teleport.model import (
     TargetPhase,
     TargetReport,
 )
+from teleport.runner.display import Offer
 from teleport.runner.drive import Driver
 from teleport.runner.epochs import EpochJournal, TargetPrepared
 from teleport.runner.launch import Launched, Launcher
@@ -42,13 +43,15 @@ _SETTLED = frozenset({TargetPhase.STARTED, TargetPhase.ABORTED, TargetPhase.GAVE
 
 @dataclass(frozen=True)
 class Arrived:
-    """The guest is here: the QEMU that holds it, the generation it was claimed with, and whether it arrived paused."""
+    """The guest is here: the QEMU that holds it, the generation it was claimed with, whether it arrived paused, and the folder of the
+    source's display front when that comes with it."""
 
     launched: Launched
     guest: QmpGuest
     generation: int
     identity: GuestIdentity
     paused: bool
+    display: str = ""
 
 
 class Arrival:
@@ -67,6 +70,7 @@ class Arrival:
         self.prepared = prepared
         self.reason = ""
         self.listening = False
+        self.offer = Offer()
         self._launcher = launcher
         self._record = record
         self._verify_ram = verify_ram
@@ -102,6 +106,11 @@ class Arrival:
         if self._handle:
             await self._handle.give_process(self._launched.process)
         return await self._guest.facts()
+
+    @property
+    def screens(self) -> tuple[str, ...]:
+        """Where this QEMU serves the guest's screens."""
+        return self._launcher.screens(self._launched) if self._launched else ()
 
     async def listen(self) -> None:
         """Journals PREPARED, pre-creates the claim, and lets QEMU wait for the stream. Raises TeleportError."""
@@ -185,6 +194,9 @@ class Arrival:
             qemu_pid=self._launched.process.pid if self._launched else 0,
             ram_digest=self._digest,
             cont_monotonic_ns=self._cont_ns,
+            display=self.offer.where,
+            display_taken=bool(self.prepared.display),
+            display_screens=self.offer.screens,
         )
 
     async def settled(self) -> TargetReport:
@@ -213,6 +225,7 @@ class Arrival:
                     generation=generation,
                     identity=self.prepared.identity,
                     paused=bool(self.prepared.paused),
+                    display=self.prepared.display,
                 )
             )
             return
@@ -403,8 +416,9 @@ _WORDS = {"aborted": TargetPhase.ABORTED, "gave-back": TargetPhase.GAVE_BACK, "s
 
 def word_of_journal(folder: Path, epoch: str) -> TargetReport:
     """What this host's journal says of an epoch that has no session any more."""
-    journal = EpochJournal(folder, epoch, "target")
-    for record in reversed(journal.records()):
+    records = EpochJournal(folder, epoch, "target").records()
+    for record in reversed(records):
         if phase := _WORDS.get(str(record["kind"])):
-            return TargetReport(phase, reason=str(record.get("reason", "")))
+            taken = bool(records[0].get("display"))
+            return TargetReport(phase, reason=str(record.get("reason", "")), display_taken=taken)
     return TargetReport(TargetPhase.UNKNOWN)

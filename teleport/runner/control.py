@@ -1,6 +1,7 @@
 """The control API's verbs, on the agent (`teleport.wire.control_server.ControlHandler`)."""
 
 import asyncio
+import json
 import os
 import shlex
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from teleport import __version__
 from teleport.errors import BusyError, InDoubtError, StateError, TeleportError, UsageError
+from teleport.machines.vrde import from_dict
 from teleport.model import VmState
 from teleport.runner.agent import Agent
 from teleport.runner.saving import resume_unsaved, save
@@ -27,6 +29,7 @@ class ControlHandlers:
     async def status(self) -> Status:
         """The VM's state and where it is served, as `showvminfo` shows it."""
         agent = self._agent
+        await agent.display.refresh()
         state, detail = agent.state.read()
         return Status(
             state=state.value,
@@ -39,6 +42,7 @@ class ControlHandlers:
             properties={
                 "generation": str(agent.vm.generation if agent.vm else 0),
                 "smbios_uuid": agent.vm.identity.smbios_uuid if agent.vm else "",
+                **(agent.display.properties() if agent.vm else {}),
             },
         )
 
@@ -78,6 +82,13 @@ class ControlHandlers:
             return ""
         if command == "savestate":
             return await self._savestate(wait=arguments == ("wait",))
+        if command == "vrde" and len(arguments) == 1:
+            await self._agent.display.change(from_dict(json.loads(arguments[0])))
+            return ""
+        if command == "console" and len(arguments) == 3:
+            address, port, screen = arguments
+            self._agent.running("console")
+            return json.dumps(await self._agent.display.console(address=address, port=int(port), screen=int(screen)))
         raise UsageError(
             f"controlvm {command}", "this runner does not know it", "the VM may have been started by an older version"
         )

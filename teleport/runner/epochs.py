@@ -59,6 +59,7 @@ class TargetPrepared:
     source_vm: str
     smbios_uuid: str
     macs: str  # JSON, NIC number → MAC
+    display: str = ""  # the folder of the source's display front, which goes with the guest
 
     @property
     def identity(self) -> GuestIdentity:
@@ -72,7 +73,7 @@ class TargetPrepared:
         return Owner(self.source_host, self.source_home, self.source_uuid, self.source_vm, self.epoch)
 
     @classmethod
-    def of(cls, hello: SourceHello, proposal: Proposal, order: PrepareOrder) -> Self:
+    def of(cls, hello: SourceHello, proposal: Proposal, order: PrepareOrder, *, display: str = "") -> Self:
         """What a source said of itself and its guest, as the target remembers it."""
         owner = proposal.owner
         return cls(
@@ -86,6 +87,7 @@ class TargetPrepared:
             source_vm=hello.vm_name,
             smbios_uuid=proposal.identity.smbios_uuid,
             macs=json.dumps(dict(proposal.identity.macs)),
+            display=display,
         )
 
     @classmethod

@@ -37,6 +37,25 @@ def open_runtime_folder(machine_folder: Path) -> Path:
     return folder
 
 
+def new_display_folder() -> Path:
+    """A new folder beside the runtime folders, mode 0700, for a display's front: it goes with the guest from runner to runner.
+
+    Raises StateError when it would not be private.
+    """
+    folder = _base() / f"d-{secrets.token_hex(6)}"
+    _make_private(folder)
+    return folder
+
+
+def is_private_folder(folder: Path) -> bool:
+    """Whether nobody else can enter it."""
+    try:
+        _check_private(folder)
+    except (OSError, StateError):
+        return False
+    return True
+
+
 def remove_runtime_folder(machine_folder: Path, folder: Path) -> None:
     """Removes folder and link."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -164,6 +164,7 @@ async def _compare_with(
             identity=vm.identity,
             plan=meeting.plan.value,
             paused=meeting.paused,
+            display=vm.display.folder,
         ),
     )
     theirs, missing = await proofs.answer(answer.media, media)

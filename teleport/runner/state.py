@@ -14,12 +14,13 @@ class StateFile:
         self._path = path
         self._state = VmState.POWEROFF
         self._detail = ""
+        self.beside: dict[str, str] = {}  # goes into the file with every state, such as the display's port
 
     def set(self, state: VmState, detail: str = "", **more: str | int) -> None:
         """A new state with a word about why, and what `showvminfo` shows beside it (`teleporterport`, `qemu_pid`, …)."""
         self._state, self._detail = state, detail
         fresh = self._path.with_suffix(".new")
-        known = {"state": state.value, "detail": detail, "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **more}
+        known = {"state": state.value, "detail": detail, "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **self.beside, **more}
         fresh.write_text(json.dumps(known))
         fresh.replace(self._path)
 

@@ -66,8 +66,10 @@ class Successor:
     async def _take_up_vm(self, launched: Launched, remembered: Remembered, sent: EpochJournal | None) -> None:
         guest = await self._agent.launcher.connect(launched)
         vm = self._agent.runs(launched, guest, generation=remembered.generation, identity=remembered.identity)
+        await self._agent.display.adopt(self._agent.launcher.screens(launched))
         if sent is None:
             await self._finish_doing(vm, remembered)
+            self._agent.state.beside = self._agent.display.properties()
             self._agent.state.set(await self._agent.state_of(guest))
             self._agent.say("a new agent took up the running VM")
             return

@@ -40,6 +40,7 @@ from teleport.preflight.session import negotiate
 from teleport.preflight.storage import compare_media
 from teleport.preflight.verdict import refusal
 from teleport.runner.arrival import Arrival, Arrived, word_of_journal
+from teleport.runner.display import Display
 from teleport.runner.epochs import TargetPrepared
 from teleport.runner.facts import attached_media, definition_facts, software
 from teleport.runner.launch import Launcher
@@ -64,21 +65,26 @@ class Session:
     arrival: Arrival | None = None
     refused: bool = False
     progress: str = ""
+    peer_address: str = ""
 
 
 class WaitingTarget:
     """The waiting runner. `renew` reads the definition anew, for each session, and returns its owner record; `arrived` is called once,
-    with the QEMU that runs (or holds paused) the guest."""
+    with the QEMU that runs (or holds paused) the guest. `addresses` are those at which it waits."""
 
     def __init__(
         self,
         launcher: Launcher,
+        display: Display,
         *,
         renew: Callable[[], Record],
         arrived: Callable[[Arrived], Awaitable[None]],
         changed: Callable[[str], None],
+        addresses: Callable[[], tuple[str, ...]],
     ) -> None:
         self._launcher = launcher
+        self._display = display
+        self._addresses = addresses
         self._renew = renew
         self._record = renew()
         self._arrived = arrived
@@ -106,7 +112,7 @@ class WaitingTarget:
             with contextlib.suppress(TeleportError, TimeoutError):  # no handle there: not this host, which is an answer too
                 async with asyncio.timeout(_MEET_SECONDS):
                     handle = await HandleClient.connect(hello.handle, hello.nonce)
-        self._session = Session(epoch=hello.epoch, hello=hello, handle=handle, heard_at=self._now())
+        self._session = Session(epoch=hello.epoch, hello=hello, handle=handle, heard_at=self._now(), peer_address=peer_address)
         self._changed(f"a teleport of VM {hello.vm_name!r} from {peer_address} begins")
         return TargetHello(
             version=verdict,
@@ -163,10 +169,12 @@ class WaitingTarget:
             raise error
         if session.refused:
             raise RefusedError("teleport", f"VM {self._name!r} refuses what it was told of the source's machine")
+        theirs = session.proposal.display  # the source's display front
+        takes = await self._display.can_take(theirs, same_host=session.hello.host == host_identity())
         arrival = session.arrival = Arrival(
             self._launcher,
             self._record,
-            prepared=TargetPrepared.of(session.hello, session.proposal, order),
+            prepared=TargetPrepared.of(session.hello, session.proposal, order, display=theirs if takes else ""),
             verify_ram=order.verify_ram,
             handle=session.handle,
         )
@@ -176,9 +184,13 @@ class WaitingTarget:
             if findings:
                 session.refused = True
                 return LiveReport(facts=facts, findings=findings)
+            if theirs and not takes:
+                address = _same_family(self._addresses(), session.peer_address)
+                arrival.offer = await self._display.offer(arrival.screens, address=address)
             await arrival.listen()
         except BaseException:
             await arrival.discard()
+            await self._display.withdraw()
             session.arrival = None
             raise
         self._watch(session)
@@ -307,6 +319,7 @@ class WaitingTarget:
         self._session = None
         if session.arrival and not session.arrival.listening:
             await session.arrival.discard()
+        await self._display.withdraw()
         await self._clean(session)
         self._changed(f"the teleport ended without the guest ({reason}); waiting for the next one")
 
@@ -315,6 +328,13 @@ class WaitingTarget:
             await session.proofs.cleanup()
         if session.handle:
             session.handle.close()
+
+
+def _same_family(addresses: tuple[str, ...], peer_address: str) -> str:
+    """Where a source that came from there reaches this host once more: one of the addresses at which it waits."""
+    is_v6 = peer_address.startswith("[")
+    everywhere = "::" if is_v6 else "0.0.0.0"
+    return next((one for one in addresses if (":" in one) == is_v6), everywhere)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

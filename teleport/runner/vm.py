@@ -7,6 +7,7 @@ from teleport.host.guest import QmpGuest
 from teleport.machines.definition import Definition
 from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Owner
+from teleport.runner.display import Display
 from teleport.runner.ownership import Record
 
 
@@ -23,6 +24,7 @@ class RunningVm:
     record: Record
     generation: int
     me: Owner
+    display: Display
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Front:
 
     async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
         """See teleport.ports.DisplayFront."""
-        return {name: str(value) for name, value in (await self._client.console(address=address, port=port, screen=screen)).items()}
+        return {
+            name: str(value) for name, value in (await self._client.console(address=address, port=port, screen=screen)).items()
+        }
 
     async def stop(self, reason: str = "") -> None:
         """See teleport.ports.DisplayFront."""

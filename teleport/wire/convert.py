@@ -192,6 +192,7 @@ def proposal_to_wire(epoch: str, proposal: Proposal) -> transfer.ProposeRequest:
         plan=proposal.plan,
         paused=proposal.paused,
         record_folder_name=proposal.record_folder_name,
+        display=proposal.display,
     )
 
 
@@ -208,6 +209,7 @@ def proposal_from_wire(m: transfer.ProposeRequest) -> Proposal:
         plan=m.plan,
         paused=m.paused,
         record_folder_name=m.record_folder_name,
+        display=m.display,
     )
 
 
@@ -274,6 +276,8 @@ def report_to_wire(report: TargetReport) -> transfer.TargetReport:
         ram_digest=report.ram_digest,
         cont_monotonic_ns=report.cont_monotonic_ns,
         display=report.display,
+        display_taken=report.display_taken,
+        display_screens=report.display_screens,
     )
 
 
@@ -286,6 +290,8 @@ def report_from_wire(m: transfer.TargetReport) -> TargetReport:
         ram_digest=m.ram_digest,
         cont_monotonic_ns=m.cont_monotonic_ns,
         display=m.display,
+        display_taken=m.display_taken,
+        display_screens=tuple(m.display_screens),
     )
 
 

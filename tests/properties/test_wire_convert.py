@@ -94,6 +94,7 @@ proposal = st.builds(
     plan=text,
     paused=st.booleans(),
     record_folder_name=text,
+    display=text,
 )
 answer = st.builds(
     ProposalAnswer,
@@ -106,7 +107,7 @@ answer = st.builds(
 )
 order = st.builds(PrepareOrder, text, many(fact), proofs, st.booleans())
 live = st.builds(LiveReport, many(fact), many(finding))
-report = st.builds(TargetReport, st.sampled_from(TargetPhase), text, u32, text, u64, text)
+report = st.builds(TargetReport, st.sampled_from(TargetPhase), text, u32, text, u64, text, st.booleans(), many(text))
 progress = st.builds(
     Progress,
     stage=st.sampled_from(Stage),

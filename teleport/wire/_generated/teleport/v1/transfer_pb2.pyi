@@ -365,12 +365,15 @@ class ProposeRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     RECORD_FOLDER_NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     generation: _builtins.int
     memory_bytes: _builtins.int
     plan: _builtins.str
     paused: _builtins.bool
     record_folder_name: _builtins.str
+    display: _builtins.str
+    """the folder of the front that serves the guest's remote display; a target on the same host takes it over"""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fact]: ...
     @_builtins.property
@@ -395,10 +398,11 @@ class ProposeRequest(_message.Message):
         plan: _builtins.str = ...,
         paused: _builtins.bool = ...,
         record_folder_name: _builtins.str = ...,
+        display: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "owner", b"owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "facts", b"facts", "generation", b"generation", "identity", b"identity", "media", b"media", "memory_bytes", b"memory_bytes", "owner", b"owner", "paused", b"paused", "plan", b"plan", "record_folder_name", b"record_folder_name", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "epoch", b"epoch", "facts", b"facts", "generation", b"generation", "identity", b"identity", "media", b"media", "memory_bytes", b"memory_bytes", "owner", b"owner", "paused", b"paused", "plan", b"plan", "record_folder_name", b"record_folder_name", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,12 +613,21 @@ class TargetReport(_message.Message):
     RAM_DIGEST_FIELD_NUMBER: _builtins.int
     CONT_MONOTONIC_NS_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
+    DISPLAY_TAKEN_FIELD_NUMBER: _builtins.int
+    DISPLAY_SCREENS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     reason: _builtins.str
     qemu_pid: _builtins.int
     ram_digest: _builtins.str
     cont_monotonic_ns: _builtins.int
     display: _builtins.str
+    """where the target serves the display itself, for people"""
+    display_taken: _builtins.bool
+    """the target takes the source's front over"""
+    @_builtins.property
+    def display_screens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """otherwise: endpoints for the source's front, with a secret in them"""
+
     def __init__(
         self,
         *,
@@ -624,10 +637,12 @@ class TargetReport(_message.Message):
         ram_digest: _builtins.str = ...,
         cont_monotonic_ns: _builtins.int = ...,
         display: _builtins.str = ...,
+        display_taken: _builtins.bool = ...,
+        display_screens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cont_monotonic_ns", b"cont_monotonic_ns", "display", b"display", "phase", b"phase", "qemu_pid", b"qemu_pid", "ram_digest", b"ram_digest", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cont_monotonic_ns", b"cont_monotonic_ns", "display", b"display", "display_screens", b"display_screens", "display_taken", b"display_taken", "phase", b"phase", "qemu_pid", b"qemu_pid", "ram_digest", b"ram_digest", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

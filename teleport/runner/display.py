@@ -1,0 +1,382 @@
+"""The VM's remote display, as its agent keeps it.
+
+The front is a process of its own that outlives QEMU and runner (`teleport.ports.DisplayFront`). Whose it is stands in the file `owner`
+of its folder; which one is a VM's in `display.json` beside the definition. On a teleport
+
+- on one host the target's agent takes the source's front over, once the guest runs there;
+- between hosts the target opens a tunnel for the source's front, which stays where its viewers are: it remains the source VM's, whose
+  agent takes it up again when a guest comes back;
+- that ends without a move nothing is done.
+
+A display that cannot start never keeps the VM from running: why is in `problem`, and said.
+"""
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from teleport.errors import NotFoundError, StateError, StorageError, TeleportError
+from teleport.machines.definition import Definition
+from teleport.machines.store import VmPaths
+from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.model import DisplayOrder, DisplayStatus, TargetPhase, TargetReport
+from teleport.ports import DisplayFront, DisplayFronts
+from teleport.runner.runtime_folder import is_private_folder, new_display_folder
+
+GROUP, NAME = "teleport.display", "front"
+NOTE_FILE = "display.json"
+LOOK_SECONDS = 10.0
+_OWNER_FILE, _LOG_FILE, _KEYS_FOLDER = "owner", "vrde.log", "vrde"
+# What a running front cannot exchange: it is stopped and started for that, and its viewers connect again.
+_NEEDS_RESTART = ("ports", "address", "extension")
+_CERTIFICATES = "Security/"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a target does about the display of a guest that arrives: endpoints for the source's front, and where it serves itself."""
+
+    screens: tuple[str, ...] = ()
+    where: str = ""
+
+
+def fronts() -> DisplayFronts:
+    """The installed ones. Raises NotFoundError."""
+    for each in entry_points(group=GROUP, name=NAME):
+        try:
+            found: DisplayFronts = each.load()
+        except ImportError as error:
+            raise NotFoundError("the remote display", f"cannot be loaded ({error})", "run deploy/set-up") from error
+        return found
+    raise NotFoundError("the remote display", "is not installed", "run deploy/set-up, or install teleport[vrde]")
+
+
+class Display:
+    """One VM's. `enabled` overrules the definition for this runner; `say` tells the log and those who watch."""
+
+    def __init__(
+        self, definition: Definition, paths: VmPaths, *, enabled: bool | None = None, say: Callable[[str], None]
+    ) -> None:
+        self.problem = ""
+        self._name = definition.name
+        self._enabled = enabled
+        self._settings = self._wanted(definition)
+        self._paths = paths
+        self._say = say
+        self._note = paths.folder / NOTE_FILE
+        self._front: DisplayFront | None = None
+        self._status: DisplayStatus | None = None
+        self._screens: tuple[str, ...] = ()
+        self._offered = False  # the front was started for a guest that has not arrived yet
+        self._lock = asyncio.Lock()
+
+    def _wanted(self, definition: Definition) -> VrdeSettings:
+        return definition.vrde if self._enabled is None else replace(definition.vrde, enabled=self._enabled)
+
+    def renew(self, definition: Definition) -> None:
+        """The definition was changed while nothing runs."""
+        self._name, self._settings = definition.name, self._wanted(definition)
+
+    # ------------------------------------------------------------------ what it is
+    @property
+    def folder(self) -> str:
+        """The front's folder; "" when none serves."""
+        return self._front.folder if self._front else ""
+
+    def properties(self) -> dict[str, str]:
+        """What `showvminfo` shows of it. `vrdeport` is the bound one, -1 when it should be on and is not."""
+        status = self._status
+        if self._front and status and status.port:
+            shown = {"vrde": "on", "vrdeport": str(status.port), "vrdeviewers": str(status.viewers)}
+            if fingerprint := status.details.get("fingerprint"):
+                shown["vrdefingerprint"] = fingerprint
+            return shown
+        if self._settings.enabled:
+            return {"vrdeport": "-1", **({"vrdeproblem": self.problem} if self.problem else {})}
+        return {"vrde": "off"}
+
+    async def refresh(self) -> None:
+        """Asks the front anew; one that died is started again."""
+        if self._lock.locked():
+            return  # it is being changed just now
+        async with self._lock:
+            if self._front is None:
+                return
+            try:
+                self._status = await self._front.status()
+            except TeleportError as error:
+                self._say(f"warning: {error}: starting it again")
+                await self._lose()
+                if self._settings.enabled and self._screens:
+                    await self._try_to_start()
+
+    async def watch(self) -> None:
+        """Looks after it as long as the VM runs."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.refresh()
+
+    # ------------------------------------------------------------------ the VM's life
+    async def begin(self, screens: tuple[str, ...]) -> None:
+        """The guest was started here."""
+        async with self._lock:
+            self._screens = screens
+            await self._find_left()
+            await self._end("the guest was started anew")
+            if self._settings.enabled:
+                await self._try_to_start()
+
+    async def adopt(self, screens: tuple[str, ...]) -> None:
+        """A new agent takes up the running VM, and the front that its predecessor kept."""
+        async with self._lock:
+            self._screens = screens
+            await self._find_left()
+            if self._front:
+                await self._retarget()
+            elif self._settings.enabled:
+                await self._try_to_start()
+
+    async def end(self, reason: str) -> None:
+        """The VM is over."""
+        async with self._lock:
+            self._screens = ()
+            await self._end(reason)
+
+    async def change(self, settings: VrdeSettings) -> None:
+        """Takes over other settings while the VM runs. Raises what keeps it from that; everything is as before then."""
+        async with self._lock:
+            before, self._settings = self._settings, settings
+            self._enabled = None
+            try:
+                await self._apply(before, settings)
+            except TeleportError:
+                self._settings = before
+                if self._front is None and before.enabled and self._screens:
+                    await self._try_to_start()
+                raise
+
+    async def _apply(self, before: VrdeSettings, settings: VrdeSettings) -> None:
+        if not self._screens:
+            return  # nothing runs yet: it counts when the guest is here
+        if not settings.enabled:
+            await self._end("it was switched off")
+        elif self._front is None:
+            await self._start(settings)
+        elif _restart_is_needed(before, settings):
+            await self._end("it starts with other settings")
+            await self._start(settings)
+        else:
+            await self._front.update(to_dict(settings))
+
+    async def console(self, *, address: str, port: int, screen: int) -> dict[str, str]:
+        """A page for a browser. Raises StateError when the display is off, and what the front answers."""
+        if self._front is None:
+            raise StateError(
+                "console",
+                self.problem or f"the remote display of VM {self._name!r} is off",
+                f"teleport controlvm {self._name!r} vrde on",
+            )
+        return dict(await self._front.console(address=address, port=port, screen=screen))
+
+    # ------------------------------------------------------------------ a guest that arrives
+    async def can_take(self, folder: str, *, same_host: bool) -> bool:
+        """Whether the source's front of that folder can be taken over: it is on this host, ours, and answers."""
+        if not (folder and same_host and is_private_folder(Path(folder))):
+            return False
+        try:
+            await (await asyncio.to_thread(fronts)).at(folder).status()
+        except TeleportError:
+            return False
+        return True
+
+    async def offer(self, screens: tuple[str, ...], *, address: str) -> Offer:
+        """Opens the guest's screens for the source's front on another host, before the guest runs. Never raises."""
+        async with self._lock:
+            try:
+                await self._find_left()
+                if self._front is None:
+                    self._screens = screens
+                    own = self._settings.enabled
+                    await self._start(self._settings if own else VrdeSettings(enabled=True, extension="none"))
+                    self._offered = True
+                assert self._front is not None
+                return Offer(screens=await self._front.tunnel(address), where=self._where())
+            except TeleportError as error:
+                self.problem = str(error)
+                self._say(f"warning: {error}: the guest's viewers have to connect anew")
+                return Offer()
+
+    async def withdraw(self) -> None:
+        """The guest does not come."""
+        async with self._lock:
+            if self._offered:
+                await self._end("the guest did not arrive")
+
+    async def arrived(self, screens: tuple[str, ...], taken: str) -> None:
+        """The guest runs here, now; `taken` is the folder of the source's front. Never raises."""
+        async with self._lock:
+            self._screens, self._offered = screens, False
+            if taken:
+                await self._take(taken)
+            else:
+                await self._find_left()
+            if self._front:
+                await self._retarget()
+            if self._front is None and self._settings.enabled:
+                await self._try_to_start()
+
+    async def _take(self, folder: str) -> None:
+        try:
+            front = (await asyncio.to_thread(fronts)).at(folder)
+            (Path(folder) / _OWNER_FILE).write_text(str(self._paths.folder))
+        except (TeleportError, OSError) as error:
+            self._say(f"warning: the source's display cannot be taken over: {error}")
+            return
+        await self._find_left()
+        if self.folder != folder:
+            await self._end("another one came with the guest")
+        self._front = front
+        self._write_note(folder)
+
+    # ------------------------------------------------------------------ a guest that has left
+    async def left(self, report: TargetReport, *, host: str) -> str:
+        """The guest runs at `host`: lets the front go, or points it there. Says where the display is now."""
+        async with self._lock:
+            front, self._front = self._front, None
+            self._screens = ()
+            if front is None:
+                return report.display
+            port = self._status.port if self._status else 0
+            here = f"port {port} of this host, as before" if port else ""
+            if report.display_taken:
+                self._note.unlink(missing_ok=True)
+                return here
+            if report.display_screens:
+                try:
+                    await front.retarget(report.display_screens, host=host)
+                except TeleportError as error:
+                    self._say(f"warning: the display cannot follow the guest: {error}")
+                else:
+                    return ", and ".join(each for each in (here, report.display) if each)
+            if report.phase is TargetPhase.STARTED:
+                self._front = front
+                await self._end(f"the guest is at {host} now")
+            # else nobody knows who serves it: it ends by itself when it finds no guest
+            return report.display
+
+    # ------------------------------------------------------------------ the front
+    async def _find_left(self) -> None:
+        """The front that an earlier agent of this VM kept, or left to the viewers of a guest that went away."""
+        if self._front:
+            return
+        try:
+            folder = Path(json.loads(self._note.read_text())["folder"])
+            is_ours = (folder / _OWNER_FILE).read_text() == str(self._paths.folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if not is_ours:
+            return
+        try:
+            front = (await asyncio.to_thread(fronts)).at(str(folder))
+            self._status = await front.status()
+        except TeleportError:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._note.unlink(missing_ok=True)
+            return
+        self._front = front
+
+    async def _retarget(self) -> None:
+        assert self._front is not None
+        try:
+            status = await self._front.status()
+            if status.screens != self._screens:
+                await self._front.retarget(self._screens)
+                status = await self._front.status()
+        except TeleportError as error:
+            self._say(f"warning: {error}")
+            await self._end("it does not show this guest")
+        else:
+            self._status = status
+            self.problem = ""
+
+    async def _try_to_start(self) -> None:
+        try:
+            await self._start(self._settings)
+        except TeleportError as error:
+            self.problem = str(error)
+            self._say(f"warning: no remote display: {error}")
+
+    async def _start(self, settings: VrdeSettings) -> None:
+        if not self._screens:
+            raise StateError(
+                "the remote display",
+                f"VM {self._name!r} has no graphics",
+                f"modifyvm {self._name!r} --graphicscontroller vboxvga",
+            )
+        made = await asyncio.to_thread(fronts)
+        try:
+            folder = new_display_folder()
+            order = self._order(folder, settings)
+            self._write_note(str(folder))  # before it lives: a successor must find it
+        except OSError as error:
+            raise StorageError("the remote display", f"its folders cannot be made: {error}") from error
+        try:
+            front = await made.start(order)
+            self._status = await front.status()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._note.unlink(missing_ok=True)
+            raise
+        self._front = front
+        self.problem = ""
+        if self._status.port:
+            self._say(f"remote display at port {self._status.port}")
+
+    def _order(self, folder: Path, settings: VrdeSettings) -> DisplayOrder:
+        keys = self._paths.folder / _KEYS_FOLDER
+        keys.mkdir(mode=0o700, exist_ok=True)
+        (folder / _OWNER_FILE).write_text(str(self._paths.folder))
+        (folder / _LOG_FILE).symlink_to(self._paths.log)  # who connects is read in the VM's own log
+        return DisplayOrder(
+            vm_name=self._name, folder=str(folder), keys=str(keys), settings=to_dict(settings), screens=self._screens
+        )
+
+    async def _end(self, reason: str) -> None:
+        front = self._front
+        if front is None:
+            return
+        try:
+            await front.stop(reason)
+        except TeleportError as error:
+            self._say(f"warning: {error}")
+        await self._lose()
+
+    async def _lose(self) -> None:
+        """The front is gone."""
+        folder = self.folder
+        self._front, self._status, self._offered = None, None, False
+        self._note.unlink(missing_ok=True)
+        if folder:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _write_note(self, folder: str) -> None:
+        fresh = self._note.with_suffix(".new")
+        fresh.write_text(json.dumps({"folder": folder}))
+        fresh.replace(self._note)
+
+    def _where(self) -> str:
+        port = self._status.port if self._status else 0
+        return f"port {port} of {socket.gethostname()}" if port else ""
+
+
+def _restart_is_needed(before: VrdeSettings, after: VrdeSettings) -> bool:
+    def fixed(settings: VrdeSettings) -> tuple[object, ...]:
+        keys = {name: value for name, value in settings.properties.items() if name.startswith(_CERTIFICATES)}
+        return (*(getattr(settings, name) for name in _NEEDS_RESTART), keys)
+
+    return fixed(before) != fixed(after)
