@@ -151,7 +151,14 @@ class Agent:
             self.state.set(VmState.POWEROFF)
             raise
         self._set_state(VmState.RUNNING)
-        await asyncio.to_thread(saved_state.drop_unfinished, self.options.paths)
+        await self._sweep_saved()
+
+    async def _sweep_saved(self) -> None:
+        """What is left of a saved state whose guest went on. The guest runs: an error only leaves it there for the next sweep."""
+        try:
+            await asyncio.to_thread(saved_state.drop_unfinished, self.options.paths)
+        except TeleportError as error:
+            self.say(f"{error}")
 
     async def _restore(self, saved: SavedFacts) -> None:
         """Goes on from the saved state. Raises TeleportError; the state is kept then."""
@@ -176,7 +183,7 @@ class Agent:
             raise
         self.remember()
         self._set_state(VmState.PAUSED if saved.was_paused else VmState.RUNNING, "from its saved state")
-        await asyncio.to_thread(saved_state.drop_unfinished, paths)
+        await self._sweep_saved()
 
     async def wait_for_guest(self) -> None:
         """Opens the teleporter's port. Raises BusyError, UsageError."""
