@@ -16,7 +16,7 @@ from teleport.machines.definition import Definition
 _NEW_LINE = b"\n"
 _HEAD = "A virtual machine of Teleport. `teleport modifyvm` changes it; edit it by hand only while the VM is off."
 # What tells one entry of a list from another, so that comments stay with theirs.
-_KEYS = {
+KEYS = {
     "controllers": ("bus",),
     "nics": ("number",),
     "serial": ("number",),
@@ -98,7 +98,7 @@ def _merge(table: Any, wanted: Mapping[str, Any]) -> None:  # tomlkit's containe
             if not isinstance(old, Mapping):
                 table[key] = tomlkit.table()
             _merge(table[key], value)
-        elif _is_table(value) or key in _KEYS:
+        elif _is_table(value) or key in KEYS:
             _merge_list(table, key, cast(Sequence[Mapping[str, Any]], value))
         elif old is None or type(getattr(old, "unwrap", lambda old=old: old)()) is not type(value) or old != value:
             table[key] = value
@@ -112,7 +112,7 @@ def _is_table(value: object) -> bool:
 
 def _merge_list(table: Any, key: str, wanted: Sequence[Mapping[str, Any]]) -> None:
     """Lists of tables: each entry goes on with the old one that has the same place; untouched where only values change."""
-    names = _KEYS[key]
+    names = KEYS[key]
     present = table.get(key)
     old: dict[tuple[Any, ...], Table] = {}
     if isinstance(present, AoT):

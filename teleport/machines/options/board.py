@@ -24,7 +24,7 @@ GENERAL, SYSTEM, BOOT, SCREEN = "General", "System", "Boot", "Screen"
 def _row(name: str, kind: Kind, where: str, *, label: str, about: str, group: str, **more: Any) -> Option:
     section, _, attribute = where.rpartition(".")
     get, put = field(section, attribute)
-    return Option(name=name, kind=kind, label=label, about=about, get=get, set=put, group=group, **more)
+    return Option(name=name, where=where, kind=kind, label=label, about=about, get=get, set=put, group=group, **more)
 
 
 def _boot_get(definition: Definition, number: int) -> str:
@@ -232,6 +232,7 @@ OPTIONS = (
     ),
     Option(
         name="boot",
+        where="machine.boot",
         kind=choice("none", "floppy", "dvd", "disk", "net"),
         label="Boot device",
         about="what the guest boots from, in this order; devices of a kind that isn't named are not tried",
@@ -293,6 +294,7 @@ OPTIONS = (
     ),
     Option(
         name="monitorcount",
+        where="vrde.monitors",
         kind=number(1, MOST_MONITORS, "N"),
         label="Monitor count",
         about="the guest's screens; a viewer chooses one by the domain @N",

@@ -79,6 +79,7 @@ def _mend(definition: Definition, _: int) -> str:
 CPUID = (
     Option(
         name="cpuid-set",
+        where="cpu.cpuid",
         kind=Kind(metavar="LEAF[:SUBLEAF] EAX EBX ECX EDX", parse=_parse_set, show=_show, words=lambda _: 5),
         label="CPUID overrides",
         about="what the guest reads there, for every feature bit that QEMU has a name for; the other bits QEMU decides",
@@ -91,6 +92,7 @@ CPUID = (
     ),
     Option(
         name="cpuid-remove",
+        where="cpu.cpuid",
         kind=Kind(metavar="LEAF[:SUBLEAF]", parse=lambda given: _leaf(given[0]), show=_show),
         label="",
         about="takes one override back",
@@ -103,6 +105,7 @@ CPUID = (
     ),
     Option(
         name="cpuid-remove-all",
+        where="cpu.cpuid",
         kind=Kind(metavar="", parse=lambda _: None, show=_show, words=lambda _: 0),
         label="",
         about="takes all overrides back",

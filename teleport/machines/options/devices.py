@@ -13,7 +13,7 @@ _BACKENDS = "the guest's sound would stay with this host when the guest moves"
 def _row(name: str, kind: Kind, where: str, *, label: str, about: str, group: str, **more: Any) -> Option:
     section, _, attribute = where.rpartition(".")
     get, put = field(section, attribute)
-    return Option(name=name, kind=kind, label=label, about=about, get=get, set=put, group=group, **more)
+    return Option(name=name, where=where, kind=kind, label=label, about=about, get=get, set=put, group=group, **more)
 
 
 def _has_sound(definition: Definition, _: int) -> bool:

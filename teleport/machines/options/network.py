@@ -114,6 +114,7 @@ _MAC = Kind(
 OPTIONS = (
     Option(
         name="nic",
+        where="nics.attachment",
         kind=choice(
             "none",
             "null",
@@ -133,6 +134,7 @@ OPTIONS = (
     ),
     Option(
         name="nictype",
+        where="nics.model",
         kind=choice(
             *("Am79C970A", "82540EM", "82544GC", "82545EM", "82574L", "rtl8139", "vmxnet3", "virtio"),
             also={
@@ -154,6 +156,7 @@ OPTIONS = (
     ),
     Option(
         name="macaddress",
+        where="nics.mac",
         kind=_MAC,
         label="MAC",
         about="the adapter's address; a guest that arrives keeps its own",
@@ -166,6 +169,7 @@ OPTIONS = (
     ),
     Option(
         name="cableconnected",
+        where="nics.cable",
         kind=SWITCH,
         label="Cable connected",
         about="whether the adapter has a link",
@@ -177,6 +181,7 @@ OPTIONS = (
     ),
     Option(
         name="natpf",
+        where="nics.forwards",
         kind=Kind(
             metavar="[NAME],tcp|udp,[HOSTIP],HOSTPORT,[GUESTIP],GUESTPORT|delete NAME",
             parse=_parse_forward,
@@ -197,6 +202,7 @@ OPTIONS = (
     ),
     Option(
         name="bridgeadapter",
+        where="nics.bridge",
         kind=text("BRIDGE"),
         label="Bridge",
         about="the bridge of this host that the adapter is on",
@@ -209,6 +215,7 @@ OPTIONS = (
     ),
     Option(
         name="intnet",
+        where="nics.network",
         kind=text("NETWORK"),
         label="Internal network",
         about="the name of the network; VMs of this host with the same one hear each other",

@@ -21,14 +21,16 @@ Getter = Callable[[Definition, int], Any]
 class Option:
     """An option of `modifyvm`.
 
-    `name` is what is typed after the dashes; where `most` is not 0 a number from 1 to `most` follows it (`--nic1`). `label` is
-    how people read it in `showvminfo`, `key` its name with `--machinereadable` (default: the name), `about` its help. `hardware`
-    says that the guest sees it, so that both ends of a teleport must agree; `live` that it may change while the VM runs;
-    `relevant` whether it means anything for a definition; `also` other spellings. `repeats`: each use adds to the last one.
+    `name` is what is typed after the dashes, `where` the field of the definition that it sets. Where `most` is not 0 a number
+    from 1 to `most` follows the name (`--nic1`). `label` is how people read it in `showvminfo`, `key` its name with
+    `--machinereadable` (default: the name), `about` its help. `hardware` says that the guest sees it, so that both ends of a
+    teleport must agree; `live` that it may change while the VM runs; `relevant` whether it means anything for a definition;
+    `also` other spellings. `repeats`: each use adds to the last one.
     `hardware_value` and `mend` say how it is compared, and which options set it, where that is not simply the option itself.
     """
 
     name: str
+    where: str
     kind: Kind
     label: str
     about: str

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from teleport.errors import UsageError
 from teleport.machines import vrde
 from teleport.machines.definition import Definition
 from teleport.machines.options.kinds import FILE, SWITCH, Kind, number, text
@@ -12,9 +13,23 @@ from teleport.machines.options.option import Draft, Option, field
 TELEPORTER, DISPLAY = "Teleporter", "Remote display"
 
 
+def _descriptive(**row: Any) -> Option:
+    return Option(hardware=False, **row)
+
+
 def _teleporter(name: str, kind: Kind, attribute: str, label: str, about: str, **more: Any) -> Option:
     get, put = field("teleporter", attribute)
-    return Option(name=name, kind=kind, label=label, about=about, get=get, set=put, group=TELEPORTER, hardware=False, **more)
+    return _descriptive(
+        name=name,
+        where=f"teleporter.{attribute}",
+        kind=kind,
+        label=label,
+        about=about,
+        get=get,
+        set=put,
+        group=TELEPORTER,
+        **more,
+    )
 
 
 def _password(attribute: str, other: str) -> Any:
@@ -49,6 +64,7 @@ _TELEPORTER = (
     ),
     Option(
         name="teleporterpassword",
+        where="teleporter.password",
         kind=text("PASSWORD"),
         label="Teleporter Password",
         about="what the source must know; an empty one needs none",
@@ -60,6 +76,7 @@ _TELEPORTER = (
     ),
     Option(
         name="teleporterpasswordfile",
+        where="teleporter.password_file",
         kind=FILE,
         label="Teleporter Password File",
         about="a file with that password in its first line",
@@ -86,6 +103,14 @@ def _first(given: Sequence[str]) -> str:
     return given[0]
 
 
+# Known to VirtualBox, and without effect here: said, instead of taken in silence.
+_REACHES_NOTHING = {
+    ("vrdeauthtype", "guest"): "VMs have no channel to the guest's agent yet; use null or external",
+    ("vrdeproperty", "client/disableusb=1"): "there is no remote USB to switch off",
+    ("vrdeproperty", "client/disableupstreamaudio=1"): "a viewer's microphone never reaches the guest",
+}
+
+
 def _display(
     name: str, attribute: str, label: str, about: str, metavar: str, *, choices: tuple[str, ...] = (), **more: Any
 ) -> Option:
@@ -96,10 +121,24 @@ def _display(
         return getattr(definition.vrde, attribute)
 
     def put(draft: Draft, _: int, value: str) -> None:
-        draft["vrde"] = vrde.set_option(draft["vrde"], name, value)
+        wanted = vrde.set_option(draft["vrde"], name, value)
+        if wanted != draft["vrde"] and (reason := _REACHES_NOTHING.get((name, value.lower()))):
+            raise UsageError(f"--{name} {value}", reason)
+        draft["vrde"] = wanted
 
     kind = Kind(metavar=metavar, parse=_first, show=show, choices=choices)
-    return Option(name=name, kind=kind, label=label, about=about, get=get, set=put, group=DISPLAY, hardware=False, **more)
+    return _descriptive(
+        name=name,
+        where=f"vrde.{attribute}",
+        kind=kind,
+        label=label,
+        about=about,
+        get=get,
+        set=put,
+        group=DISPLAY,
+        live=True,
+        **more,
+    )
 
 
 _ON_OFF = ("on", "off")

@@ -88,6 +88,7 @@ def _set_mode(draft: Draft, number: int, value: tuple[str, str]) -> None:
 OPTIONS = (
     Option(
         name="uart",
+        where="serial.io_base, serial.irq",
         kind=Kind(metavar="off|IOBASE IRQ", parse=_parse_port, show=_show_port, choices=("off",), words=_port_words),
         label="UART",
         about="a serial port at that I/O base and interrupt, e.g. 0x3F8 4",
@@ -98,6 +99,7 @@ OPTIONS = (
     ),
     Option(
         name="uartmode",
+        where="serial.mode, serial.path",
         kind=Kind(
             metavar="disconnected|file FILE|server SOCKET|client SOCKET|tcpserver PORT|tcpclient HOST:PORT|DEVICE",
             parse=_parse_mode,
