@@ -8,7 +8,7 @@ import pytest
 
 from teleport.errors import UsageError
 from teleport.vrde import rfb, vnc_password
-from teleport.vrde.rfb import Encoding, MessageReader
+from teleport.vrde.rfb import Encoding, MessageReader, ServerKind
 from tests.fakes.rfb_server import ServerMessage, server_message
 from tests.integration.vrde.desk import Desk, at, migrate, settings, until
 
@@ -49,18 +49,20 @@ class VncViewer:
         self.name = await self.reader.readexactly(struct.unpack_from(">I", head, 20)[0])
         self.size = struct.unpack_from(">HH", head)
         self.messages = MessageReader(server_message(head[4:20]))
+        self.seen: list[ServerMessage] = []
         self.writer.write(rfb.set_encodings([Encoding.RAW, Encoding.DESKTOP_SIZE]))
         self.writer.write(rfb.update_request(0, 0, *self.size, incremental=False))
 
     async def see(self) -> ServerMessage:
         """The next message, asking for another."""
         async with asyncio.timeout(20):
-            while True:
+            while not self.seen:
                 data = await self.reader.read(1 << 16)
                 assert data, "the viewer was disconnected"
-                if found := self.messages.feed(data):
+                self.seen += self.messages.feed(data)
+                if any(message.kind is ServerKind.UPDATE for message in self.seen):
                     self.writer.write(rfb.update_request(0, 0, *self.size, incremental=True))
-                    return found[-1]
+            return self.seen.pop(0)
 
     async def sees_the_guest(self) -> None:
         while not any(GREEN in r.data for r in (await self.see()).rectangles):
