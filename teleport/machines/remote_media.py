@@ -1,7 +1,7 @@
 """Media that are no file of this host: URLs of LUNs and NFS exports, which QEMU reaches with drivers of its own, and block devices.
 
-A medium is written as one word in the definition: an absolute path, ``iscsi://[user@]server[:port]/target/lun`` or
-``nfs://server/path``. A password never stands in it; the attachment names the file that holds it.
+A medium is written as one word in the definition: an absolute path, ``iscsi://[user@]server[:port]/target/lun``,
+``nfs://server/path`` or ``nbd://server[:port]/export``. A password never stands in it; the attachment names the file that holds it.
 
 QEMU's image locks prove nothing on any of these, and nothing can be put beside them: a VM that writes to one needs a folder for
 its owner record (machines.md, "Fences").
@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 ISCSI_PORT = 3260
+NBD_PORT = 10809
 _HIGHEST_LUN = 255  # QEMU's iscsi driver takes one byte
 _INITIATOR = "iqn.2008-11.org.linux-kvm:teleport"
 _TARGET = re.compile(r"(iqn\.\d{4}-\d{2}\.|eui\.|naa\.)[^\s/,\x00-\x1f]+", re.IGNORECASE)
@@ -81,7 +82,32 @@ class NfsFile:
         return {"driver": "nfs", "server": {"type": "inet", "host": self.server}, "path": self.path}
 
 
-Remote = IscsiLun | NfsFile
+@dataclass(frozen=True)
+class NbdExport:
+    """One export of one NBD server, without TLS: for networks of one's own."""
+
+    server: str
+    export: str = ""
+    port: int = NBD_PORT
+
+    def __post_init__(self) -> None:
+        _check_server(self.server)
+        if not 1 <= self.port <= 65535:
+            raise ValueError("the port must be from 1 to 65535")
+
+    @property
+    def url(self) -> str:
+        """As the definition has it."""
+        port = "" if self.port == NBD_PORT else f":{self.port}"
+        return f"nbd://{_bracketed(self.server)}{port}/{quote(self.export, safe='/:.,-_+~')}"
+
+    def node(self) -> dict[str, object]:
+        """QEMU's protocol node."""
+        server = {"type": "inet", "host": self.server, "port": str(self.port)}
+        return {"driver": "nbd", "server": server, "export": self.export}
+
+
+Remote = IscsiLun | NfsFile | NbdExport
 
 
 def is_url(medium: str) -> bool:
@@ -115,13 +141,15 @@ def parse(url: str) -> Remote:
         if port or parts.username:
             raise ValueError("an NFS medium has neither a port nor a user: nfs://server/path")
         return NfsFile(server=server, path=unquote(parts.path))
+    if parts.scheme == "nbd" and not parts.username:
+        return NbdExport(server=server, export=unquote(parts.path).removeprefix("/"), port=port or NBD_PORT)
     if parts.scheme == "iscsi":
         words = parts.path.strip("/").split("/")
         if len(words) != 2 or not words[1].isdigit():
             raise ValueError("an iSCSI medium is iscsi://server/target/lun")
         user = unquote(parts.username or "")
         return IscsiLun(server=server, target=unquote(words[0]), lun=int(words[1]), port=port or ISCSI_PORT, user=user)
-    raise ValueError(f"{parts.scheme}:// is not a kind of storage that can be attached: use iscsi://, nfs:// or a file")
+    raise ValueError(f"{parts.scheme}:// is not a kind of storage that can be attached: use iscsi://, nfs://, nbd:// or a file")
 
 
 def _check_server(server: str) -> None:
@@ -160,4 +188,4 @@ def tool_words(medium: str, *, image_format: str, initiator: str, secret_file: s
     node = protocol_node(medium, initiator=initiator, secret="password" if secret_file else "")
     if image_format:
         return [*secret, f"json:{json.dumps({'driver': image_format, 'file': node})}"]
-    return [*secret, medium if isinstance(parse(medium), NfsFile) else f"json:{json.dumps(node)}"]
+    return [*secret, f"json:{json.dumps(node)}" if isinstance(parse(medium), IscsiLun) else medium]

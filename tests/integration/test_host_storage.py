@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -234,14 +236,20 @@ def test_a_folder_where_no_proof_can_be_written_is_a_problem_of_the_medium(tmp_p
 
 
 @contextlib.contextmanager
-def exported(path: Path, socket: Path) -> Iterator[str]:
-    """The URL under which qemu-nbd serves a file: stands for what only QEMU's own drivers reach (iSCSI, NFS)."""
-    command = ["qemu-nbd", "-t", "-e", "4", "-f", "raw", "-x", "", "-k", str(socket), str(path)]
+def exported(path: Path) -> Iterator[str]:
+    """The URL under which qemu-nbd serves a file: stands for what only QEMU's own drivers reach (iSCSI, NFS, NBD)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["qemu-nbd", "-t", "-e", "4", "-f", "raw", "-x", "", "-b", "127.0.0.1", "-p", str(port), str(path)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as server:
         try:
-            while not socket.exists():
+            while True:
                 assert server.poll() is None
-            yield f"nbd+unix:///?socket={socket}"
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                    break
+                time.sleep(0.02)
+            yield f"nbd://127.0.0.1:{port}/"
         finally:
             server.kill()
 
@@ -255,7 +263,7 @@ def test_a_named_folder_proves_a_url_and_its_content_tells_another_from_it(tmp_p
     shared, first = tmp_path / "records", os.urandom(1 << 20)
     for number in range(2):
         (tmp_path / f"{number}.raw").write_bytes(first + os.urandom(3 << 20) + bytes(4 << 20))
-    with exported(tmp_path / "0.raw", tmp_path / "n0") as one, exported(tmp_path / "1.raw", tmp_path / "n1") as other:
+    with exported(tmp_path / "0.raw") as one, exported(tmp_path / "1.raw") as other:
         assert asyncio.run(compare([lun(one, shared)], [lun(one, shared)])) == ()
         assert [finding.what for finding in asyncio.run(compare([lun(one, shared)], [lun(other, shared)]))] == [
             "medium lun content"

@@ -23,7 +23,7 @@ ISCSI = ("--medium", "iscsi", "--server", "san", "--target", "iqn.2026-11.org.ex
         (("--medium", "disk.img", "--passwordfile", "secret"), "goes with --medium iscsi"),
         (("--medium", "iscsi://me:secret@san/iqn.2026-11.org.example:disk/0"), "a password must not stand in a URL"),
         (("--medium", "nfs://filer/export/"), "nfs://server/path"),
-        (("--medium", "ftp://server/disk"), "use iscsi://, nfs:// or a file"),
+        (("--medium", "ftp://server/disk"), "use iscsi://, nfs://, nbd:// or a file"),
     ],
 )
 def test_what_is_wrong_is_refused(cli: Cli, words: tuple[str, ...], reason: str) -> None:

@@ -9,7 +9,16 @@ import pytest
 
 from teleport.errors import StorageError, UsageError
 from teleport.machines.passwords import password_file
-from teleport.machines.remote_media import IscsiLun, NfsFile, canonical, needs_owner_folder, parse, protocol_node, tool_words
+from teleport.machines.remote_media import (
+    IscsiLun,
+    NbdExport,
+    NfsFile,
+    canonical,
+    needs_owner_folder,
+    parse,
+    protocol_node,
+    tool_words,
+)
 
 IQN = "iqn.2026-11.org.example:disk"
 
@@ -21,9 +30,11 @@ IQN = "iqn.2026-11.org.example:disk"
         (f"iscsi://reader@10.0.0.1:13260/{IQN}/0", IscsiLun("10.0.0.1", IQN, port=13260, user="reader")),
         (f"iscsi://a%40b@[fe80::1]/{IQN}/1", IscsiLun("fe80::1", IQN, lun=1, user="a@b")),
         ("nfs://filer/export/a%20b.qcow2", NfsFile("filer", "/export/a b.qcow2")),
+        ("nbd://server:10810/vm", NbdExport("server", "vm", port=10810)),
+        ("nbd://server/", NbdExport("server")),
     ],
 )
-def test_a_url_and_its_medium_say_the_same(url: str, medium: IscsiLun | NfsFile) -> None:
+def test_a_url_and_its_medium_say_the_same(url: str, medium: IscsiLun | NfsFile | NbdExport) -> None:
     assert parse(url) == medium
     assert medium.url == url
     assert canonical(url) == url
@@ -42,7 +53,7 @@ def test_a_url_and_its_medium_say_the_same(url: str, medium: IscsiLun | NfsFile)
         ("nfs://filer/export/", "nfs://server/path"),
         ("nfs://filer:2049/export/disk", "neither a port nor a user"),
         ("nfs://filer/disk?uid=0", "not taken"),
-        ("http://server/disk.qcow2", "use iscsi://, nfs:// or a file"),
+        ("http://server/disk.qcow2", "use iscsi://, nfs://, nbd:// or a file"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_reason(url: str, reason: str) -> None:
