@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "storageattach": ("storageattach", "Attach, change or detach a medium."),
     "startvm": ("startvm", "Start a VM, or let it wait for a teleport."),
     "controlvm": ("controlvm", "Pause, resume, stop or teleport a running VM."),
+    "console": ("console", "Show a VM's screen in a browser, or write a file for mstsc."),
     "snapshot": ("snapshot", "Take, restore, delete and list snapshots of a VM."),
     "discardstate": ("discardstate", "Drop a VM's saved state."),
     "resolve": ("resolve", "Decide where a guest runs when a teleport ended in doubt."),

@@ -16,6 +16,7 @@ from teleport.model import VmState
 
 STATE_FILE = "state.json"
 Details = Mapping[str, str | int]
+_NUMBERS = frozenset({"vrdeport", "vrdeviewers"})  # unquoted, as VirtualBox shows numbers
 # States in which no runner holds the VM.
 AT_REST = frozenset({VmState.POWEROFF, VmState.SAVED, VmState.ABORTED, VmState.TELEPORTED})
 
@@ -75,7 +76,8 @@ def _asked(paths: VmPaths, name: str) -> LiveState | None:
             status = control.status()
     except TeleportError:
         return None
-    details: dict[str, str | int] = {"detail": status.detail, **dict(status.properties)}
+    details: dict[str, str | int] = {"detail": status.detail}
+    details |= {name: int(value) if name in _NUMBERS else value for name, value in status.properties.items()}
     if status.teleporter_port:
         details["teleporterport"] = status.teleporter_port
     if status.qemu_pid:

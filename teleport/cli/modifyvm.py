@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import click
 
+from teleport.cli.display import tell_display
 from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import require_at_rest, require_changeable
@@ -60,6 +61,7 @@ def command(ctx: click.Context, vm: str) -> None:
         # where it waits is settled when it is started, what it is only when a source comes
         bound = any(use.option.name.startswith("teleporter") for use in wanted)
         (require_at_rest if bound else require_changeable)(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
+    tell_display(found, applied(found.definition, wanted))
     changed = home.edit(found, lambda definition: applied(definition, wanted))
     if any(use.option.name == "cpuid-set" for use in wanted):
         _say_what_qemu_decides(changed)

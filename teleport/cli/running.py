@@ -23,13 +23,16 @@ _END_SECONDS = 15.0
 _KINDS = {each.kind: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, TeleportError)}
 
 
-def runner_command(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool, foreground: bool) -> list[str]:
-    """The words that start this VM's runner."""
+def runner_command(
+    vm: StoredVm, home: Path, *, insecure: bool, take_over: bool, foreground: bool, vrde: str = "config"
+) -> list[str]:
+    """The words that start this VM's runner; `vrde` is on, off, or config for the definition's word."""
     common = ["--home", str(home), "--folder", str(vm.paths.folder)]
     agent = [sys.executable, "-m", "teleport.runner", *common]
     agent += ["--insecure"] if insecure else []
     agent += ["--take-over"] if take_over else []
     agent += ["--foreground"] if foreground else []
+    agent += ["--vrde", vrde] if vrde != "config" else []
     return [sys.executable, "-m", "teleport.runner.guardian", *common, "--", *agent]
 
 

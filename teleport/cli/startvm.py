@@ -2,6 +2,7 @@
 
 import click
 
+from teleport.cli.display import say_where
 from teleport.cli.grammar import Verb, one_of, vm_argument
 from teleport.cli.home import store
 from teleport.cli.running import connect, start_in_background
@@ -24,3 +25,4 @@ def command(*, vm: str, kind: str, take_over: bool, insecure: bool) -> None:
         click.echo(f"VM {found.name!r} waits for a teleport at port {status.teleporter_port}.")
     else:
         click.echo(f"VM {found.name!r} has been successfully started.")
+        say_where(status.properties)

@@ -84,7 +84,8 @@ class ControlHandlers:
             return await self._savestate(wait=arguments == ("wait",))
         if command == "vrde" and len(arguments) == 1:
             await self._agent.display.change(from_dict(json.loads(arguments[0])))
-            return ""
+            self._agent.state.set_beside(self._agent.display.properties() if self._agent.vm else {})
+            return json.dumps(self._agent.state.beside)
         if command == "console" and len(arguments) == 3:
             address, port, screen = arguments
             self._agent.running("console")

@@ -93,6 +93,7 @@ class Display:
         status = self._status
         if self._front and status and status.port:
             shown = {"vrde": "on", "vrdeport": str(status.port), "vrdeviewers": str(status.viewers)}
+            shown["vrdeaddress"] = _as_set(status.addresses)
             if fingerprint := status.details.get("fingerprint"):
                 shown["vrdefingerprint"] = fingerprint
             return shown
@@ -335,7 +336,7 @@ class Display:
         self._front = front
         self.problem = ""
         if self._status.port:
-            self._say(f"remote display at port {self._status.port}")
+            self._say(f"VRDE server is listening on port {self._status.port}.")
 
     def _order(self, folder: Path, settings: VrdeSettings) -> DisplayOrder:
         keys = self._paths.folder / _KEYS_FOLDER
@@ -372,6 +373,13 @@ class Display:
     def _where(self) -> str:
         port = self._status.port if self._status else 0
         return f"port {port} of {socket.gethostname()}" if port else ""
+
+
+def _as_set(addresses: tuple[str, ...]) -> str:
+    """Bound addresses as `--vrdeaddress` says them: "" all, "localhost" both loopbacks."""
+    if len(addresses) == 1:
+        return addresses[0]
+    return "localhost" if "::1" in addresses else ""
 
 
 def _restart_is_needed(before: VrdeSettings, after: VrdeSettings) -> bool:

@@ -5,9 +5,10 @@ from teleport.cli.controlvm.power import POWER
 from teleport.cli.controlvm.savestate import savestate
 from teleport.cli.controlvm.screenshot import screenshot
 from teleport.cli.controlvm.teleport import cancel, teleport
+from teleport.cli.controlvm.vrde import VRDE
 
 command = VmGroup(
     "controlvm",
-    commands=(*POWER, savestate, screenshot, teleport, cancel),
+    commands=(*POWER, savestate, screenshot, *VRDE, teleport, cancel),
     help="Pause, resume, stop or teleport a running VM.",
 )

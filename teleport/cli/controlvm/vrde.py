@@ -1,0 +1,35 @@
+"""`vrde on|off`, `vrdeport PORTS` and the like: the remote display of a VM that runs, changed and kept."""
+
+import click
+
+from teleport.cli.display import tell_display
+from teleport.cli.home import store
+from teleport.cli.running import connect
+from teleport.machines.options import option
+from teleport.machines.options.option import Use, applied
+from teleport.machines.store import StoredVm
+
+_VERBS = {
+    "vrde": "Switch the remote display on or off.",
+    "vrdeport": "Move it to another port; its viewers connect again.",
+    "vrdeproperty": "Set one of its properties; without a value it is removed.",
+    "vrdevideochannelquality": "Set the quality of moving pictures, in percent.",
+}
+
+
+def _verb(name: str, about: str) -> click.Command:
+    @click.command(name, help=about)
+    @click.argument("value", metavar=option(name).kind.metavar)
+    @click.pass_obj
+    def verb(vm: StoredVm, value: str) -> None:
+        use = Use(option=option(name), number=0, words=(value,))
+        wanted = applied(vm.definition, (use,))
+        with connect(vm) as control:
+            control.status()  # it runs: `modifyvm` is for VMs that don't
+        tell_display(vm, wanted)
+        store().edit(vm, lambda definition: applied(definition, (use,)))
+
+    return verb
+
+
+VRDE = tuple(_verb(name, about) for name, about in _VERBS.items())
