@@ -1,0 +1,258 @@
+"""The remote display by the real commands: viewers under Xvfb stay connected while their guest moves, and see it run.
+
+`TELEPORT_DISPLAY_MOVES` teleports there and back (3; by hand 20), with two viewers at once.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.home import TELEPORT, CommandFailedError, Home
+from tests.harness.host import Host
+from tests.harness.scene import kill_hard, until
+from tests.integration.vrde.desk import GUEST, Viewer, rdesktop, xfreerdp
+
+pytestmark = pytest.mark.qemu
+
+MOVES = int(os.environ.get("TELEPORT_DISPLAY_MOVES", "3"))
+PORTS = "43400-43499"
+
+
+class Pair:
+    """Two hosts that may run the counter guest, and the viewers that look at it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tp-disp-", dir="/tmp"))
+        self.homes = (Home("s"), Home("t"))
+        self.here, self.there = (Host(name, home) for name, home in zip("ST", self.homes, strict=True))
+        self.viewers: list[Viewer] = []
+        self.floppy = self.folder / "counter.img"
+        self.floppy.write_bytes(GUEST.ljust(1474560, b"\0"))
+        self.disk = self.folder / "disk.qcow2"
+
+    def define(self, host: Host, *options: str) -> None:
+        """The guest that counts on its screen; the disk is for the owner record."""
+        host.run("createvm", "--name", host.name, "--ostype", "Linux26_64", "--register")
+        host.run("modifyvm", host.name, "--memory", 64, "--boot1", "floppy", "--boot2", "none", *options)
+        host.run("storagectl", host.name, "--name", "Floppy", "--add", "floppy")
+        host.run("storageattach", host.name, "--storagectl", "Floppy", "--port", 0, "--device", 0, "--type", "fdd",
+                 "--medium", self.floppy)  # fmt: skip
+        host.attach(self.disk)
+
+    def start(self, *options: str) -> int:
+        """Both defined, the guest running at `here` with its display on; the display's port."""
+        for host in (self.here, self.there):
+            self.define(host, "--vrdeport", PORTS, "--vrdeaddress", "127.0.0.1", "--vrdemulticon", "on", *options)
+        self.here.run("modifyvm", self.here.name, "--vrde", "on")
+        said = self.here.run("startvm", self.here.name).out
+        port = int(self.here.home.info(self.here.name)["vrdeport"])
+        assert f"VRDE server is listening on port {port}." in said
+        return port
+
+    def view(self, *argv: str, stdin: bytes = b"") -> Viewer:
+        """A viewer that sees the guest."""
+        viewer = Viewer(self.folder, *argv, stdin=stdin)
+        self.viewers.append(viewer)
+        asyncio.run(viewer.x.shows_guest(60))
+        self.moves()
+        return viewer
+
+    def moves(self, name: str = "") -> None:
+        """All viewers see the counter run."""
+        for number, viewer in enumerate(self.viewers):
+            try:
+                asyncio.run(viewer.x.moves(2))
+            except AssertionError as error:
+                shot = viewer.x.shot("stands-still")
+                raise AssertionError(f"{error} ({shot})\n{viewer.words()}\n{self.logs()}") from error
+            assert viewer.process.poll() is None, viewer.words()
+            if name:
+                viewer.x.shot(f"{name}-{number}")
+
+    def connections(self, port: int) -> set[str]:
+        """The viewers' ends of the TCP connections to this port."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return {row[1] for row in rows if row[3] == "01" and int(row[2].rpartition(":")[2], 16) == port}
+
+    def logs(self) -> str:
+        return "\n".join(home.logs() for home in self.homes)
+
+    def swap(self) -> None:
+        self.here, self.there = self.there, self.here
+
+    def vrde(self) -> dict[str, str]:
+        """What showvminfo says of the display of the VM that runs."""
+        return {key: value for key, value in self.here.home.info(self.here.name).items() if key.startswith("vrde")}
+
+    def fronts(self) -> list[int]:
+        """The fronts that live, whichever home started them."""
+        return [
+            pid for home in self.homes for pid, command in home.processes().items() if "teleport.vrde.front" in command.split()
+        ]
+
+    def agent(self, host: Host) -> int:
+        return next(pid for pid, command in host.home.processes().items() if command.split()[1:3] == ["-m", "teleport.runner"])
+
+    def end(self) -> None:
+        for viewer in self.viewers:
+            viewer.end()
+        for home in self.homes:
+            home.end()
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.mark.timeout(120 + 30 * MOVES)
+def test_viewers_stay_connected_while_the_guest_moves_on_one_host(pair: Pair) -> None:
+    port = pair.start()
+    pair.view(*xfreerdp(port))
+    pair.view(*rdesktop(port), stdin=b"yes\n")
+    connections = pair.connections(port)
+    assert len(connections) == 2
+    (front,) = pair.fronts()
+
+    # a refused teleport is nothing to them
+    pair.there.run("modifyvm", pair.there.name, "--vram", 32)
+    teleporter = pair.there.wait_for_teleport()
+    with pytest.raises(CommandFailedError, match="vram"):
+        pair.here.teleport(teleporter)
+    pair.moves()
+    assert pair.connections(port) == connections
+    pair.there.run("controlvm", pair.there.name, "poweroff")
+    pair.there.run("modifyvm", pair.there.name, "--vram", pair.here.home.info(pair.here.name)["vram"])
+
+    for number in range(MOVES):
+        plan = ("shared", "raw")[number % 2]
+        outcome = pair.here.teleport(pair.there.wait_for_teleport(), "--plan", plan)
+        assert outcome["display"] == f"port {port} of this host, as before"
+        pair.swap()
+        pair.moves(f"move{number}")
+        assert pair.connections(port) == connections, "a viewer had to connect again"
+        assert pair.fronts() == [front]
+        shown = pair.vrde()
+        assert (shown["vrde"], shown["vrdeport"], shown["vrdeviewers"]) == ("on", str(port), "2")
+        assert "vrdeport" not in pair.there.home.info(pair.there.name)
+
+    # the VM that runs owns it, whoever started it
+    pair.here.run("controlvm", pair.here.name, "poweroff")
+    for home in pair.homes:
+        assert not home.leftovers()
+    assert "wrong" not in pair.logs()
+
+
+def test_a_display_is_switched_at_run_time_and_adopted_by_a_new_agent(pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        pair.define(pair.here, "--vrde", "on", "--vrdeport", str(number), "--vrdeaddress", "127.0.0.1")
+        started = pair.here.run("startvm", "S")
+        assert f"no remote display: the remote display: none of the ports {number} is free" in started.err
+        assert pair.here.state == "running"
+        assert pair.vrde()["vrdeport"] == "-1"
+        refused = pair.here.run("controlvm", "S", "vrdeport", str(number), check=False)
+        assert refused.code == 1
+        assert "is free" in refused.err
+    pair.here.run("controlvm", "S", "vrdeport", PORTS)
+    port = int(pair.vrde()["vrdeport"])
+    viewer = pair.view(*xfreerdp(port))
+
+    connections, (front,) = pair.connections(port), pair.fronts()
+    kill_hard(pair.agent(pair.here))
+    until(lambda: pair.here.run("controlvm", "S", "pause", check=False).code == 0, "no new agent", 60)
+    pair.here.run("controlvm", "S", "resume")
+    pair.moves()
+    assert (pair.connections(port), pair.fronts(), pair.vrde()["vrdeport"]) == (connections, [front], str(port))
+
+    pair.here.run("modifyvm", "S", "--vrdeproperty", "Client/DisableInput=1")  # at once, viewers stay
+    assert pair.connections(port) == connections
+    refused = pair.here.run("modifyvm", "S", "--vrde", "off", "--memory", 32, check=False)
+    assert (refused.code, pair.connections(port)) == (1, connections)
+
+    pair.here.run("controlvm", "S", "vrde", "off")
+    viewer.process.wait(20)
+    assert (pair.vrde()["vrde"], pair.fronts()) == ("off", [])
+    assert port not in pair.here.home.ports()
+    pair.viewers.remove(viewer)
+    viewer.end()
+    said = pair.here.run("controlvm", "S", "vrde", "on").out
+    assert said == f"VRDE server is listening on port {port}.\n"
+    kill_hard(pair.fronts()[0])
+    until(lambda: pair.vrde()["vrdeport"] == str(port) and pair.fronts(), "no new front for one that died", 30)
+    pair.view(*xfreerdp(port))
+
+    url = pair.here.run("console", "S").out
+    assert url.startswith("https://localhost:")
+    file = pair.folder / "s.rdp"
+    pair.here.run("console", "S", "--rdp", file)
+    assert f"full address:s:127.0.0.1:{port}" in file.read_text()
+    pair.here.run("controlvm", "S", "savestate")
+    assert not pair.fronts()
+    assert not pair.here.home.leftovers()
+
+
+def test_headless_switches_it_on_unless_told(pair: Pair) -> None:
+    pair.define(pair.here, "--vrdeport", PORTS, "--vrdeaddress", "127.0.0.1")
+    for words, expected in ((("--vrde", "config"), "off"), (("-v", "off"), "off"), ((), "on")):
+        runner = pair.here.home.start("--startvm", "S", *words, program="teleport-headless")
+        try:
+            until(lambda: pair.here.state == "running", "it does not run", 60)
+            assert pair.vrde()["vrde"] == expected
+            assert len(pair.fronts()) == (expected == "on")
+        finally:
+            runner.send_signal(signal.SIGINT)
+            out, errors = runner.communicate(timeout=60)
+        assert runner.returncode == 0, errors
+        assert ("VRDE server is listening on port" in out) == (expected == "on")
+    assert pair.vrde()["vrde"] == "off", "the definition's word is as it was"
+    assert not pair.here.home.leftovers()
+
+
+def test_between_hosts_viewers_stay_and_the_front_follows_through_a_tunnel(pair: Pair) -> None:
+    """T is another host by its name (a UTS namespace of its own), so that nothing but TCP leads from one to the other."""
+    port = pair.start()
+    pair.view(*xfreerdp(port))
+    connections = pair.connections(port)
+    (front,) = pair.fronts()
+    home, name = pair.there.home, pair.there.name
+    pair.there.run("modifyvm", name, "--teleporter", "on", "--teleporterport", 0, "--vrde", "on")
+    namespaces = ["--uts"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--uts"]
+    far = ["unshare", *namespaces, "sh", "-c", 'hostname far && exec "$0" startvm T', str(TELEPORT)]
+    subprocess.run(far, env=home.environment, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    outcome = pair.here.teleport(int(home.info(name)["teleporterport"]), "--plan", "raw")
+    theirs = int(home.info(name)["vrdeport"])
+    assert outcome["display"] == f"port {port} of this host, as before, and port {theirs} of far"
+    assert theirs != port
+    assert not pair.here.home.qemus()
+    pair.swap()
+    pair.moves("far")
+    assert pair.connections(port) == connections
+    pair.view(*xfreerdp(theirs))  # and at the target's own port too
+    assert "connected (user" in pair.here.home.logs()
+
+    # back: the front that stayed shows the guest where it is again, and the target's own goes on for its viewers
+    began = time.monotonic()
+    pair.here.teleport(pair.there.wait_for_teleport(), "--plan", "raw")
+    pair.swap()
+    pair.moves("back")
+    assert pair.connections(port) == connections
+    assert front in pair.fronts()
+    assert pair.vrde()["vrdeport"] == str(port)
+    assert time.monotonic() - began < 120
+    pair.here.run("controlvm", pair.here.name, "poweroff")
+    assert front not in pair.fronts()
