@@ -3,7 +3,7 @@
 - idle: the front's share of a core and its memory, one viewer connected, a guest whose picture stands still;
 - a full-screen change at 1024x768, 32 bits, as fast as the guest can: frames a second at a VNC viewer straight on QEMU and through
   the relay, and at xfreerdp through xrdp alone and through front, xrdp and relay;
-- bytes to the viewer for the counter guest's moving picture, with the video channel off and at qualities of 100, 50, 10.
+- bytes to the viewer for that picture, with the video channel off and at qualities of 100, 50, 10.
 """
 
 import asyncio
@@ -117,13 +117,14 @@ async def video(desk: Desk, guest: Guest) -> None:
     for quality in (None, 100, 50, 10):
         options = {"vrdevideochannel": "on", "vrdevideochannelquality": str(quality)} if quality else {}
         front, status = await desk.front(settings(**options), guest.vnc, name=f"video{quality}")
-        viewer = desk.viewer(xfreerdp(status["port"]))
-        await viewer.x.shows_guest()
+        viewer = desk.viewer(xfreerdp(status["port"], "/size:1024x768"), size="1024x768")
+        await until(lambda: any(viewer.x.image(500, 700, 8, 2)), what="the guest in the viewer")  # noqa: B023  # awaited here
         await asyncio.sleep(2)
         before = _sent_bytes(status["port"])
         await asyncio.sleep(SECONDS)
         rate = (_sent_bytes(status["port"]) - before) / SECONDS
-        print(f"video {quality or 'off'}: {rate / 1024:.1f} KiB/s to the viewer")
+        print(f"video {quality or 'off'}: {rate / 1024:.0f} KiB/s to the viewer")
+        viewer.x.shot(f"video-{quality or 'off'}")
         await front.stop()
 
 
@@ -139,12 +140,12 @@ async def main() -> None:
     try:
         counter = await (await desk.guest("counter")).counting()
         await idle(desk, counter)
-        await video(desk, counter)
         counter.end()
         (folder / "floppy.img").unlink()
         display = 83
         guest = await desk.guest("full", "-vnc", f"127.0.0.1:{display},share=force-shared", floppy=FULL_SCREEN)
         await asyncio.sleep(3)
+        await video(desk, guest)
         for turn in range(2):
             straight = await vnc_frames(5900 + display)
             front, status = await desk.front(settings(vrdeextpack="vnc"), guest.vnc, name=f"vnc{turn}")
