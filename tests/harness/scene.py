@@ -55,7 +55,7 @@ class Scene:
                 host.define(load=self._load, memory_mb=self._memory_mb, disk=self.disk, options=self._options)
             self.console.__enter__()
             self.here.start()
-            self.console.wait_ready(120)
+            self.console.wait_ready(400)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
