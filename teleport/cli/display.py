@@ -17,10 +17,10 @@ from teleport.machines.vrde import to_dict
 _EVERYWHERE = ("", "::", "0.0.0.0")
 
 
-def tell_display(vm: StoredVm, wanted: Definition) -> None:
-    """Gives the display's settings of `wanted` to the VM's runner, if one lives. Raises what keeps the display from them; then
-    everything is as it was."""
-    if wanted.vrde == vm.definition.vrde or live_state(vm.paths, vm.name).life is Life.NOTHING:
+def tell_display(vm: StoredVm, wanted: Definition, *, again: bool = False) -> None:
+    """Gives the display's settings of `wanted` to the VM's runner, if one lives; with `again` also those that it has (the port may be
+    free by now). Raises what keeps the display from them; then everything is as it was."""
+    if (wanted.vrde == vm.definition.vrde and not again) or live_state(vm.paths, vm.name).life is Life.NOTHING:
         return
     with connect(vm) as control:
         answer = control.execute("vrde", json.dumps(to_dict(wanted.vrde)))

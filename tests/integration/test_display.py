@@ -6,7 +6,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -215,7 +214,7 @@ def test_headless_switches_it_on_unless_told(pair: Pair) -> None:
             assert pair.vrde()["vrde"] == expected
             assert len(pair.fronts()) == (expected == "on")
         finally:
-            runner.send_signal(signal.SIGINT)
+            pair.here.run("controlvm", "S", "poweroff", check=False)
             out, errors = runner.communicate(timeout=60)
         assert runner.returncode == 0, errors
         assert ("VRDE server is listening on port" in out) == (expected == "on")

@@ -26,7 +26,7 @@ def _verb(name: str, about: str) -> click.Command:
         wanted = applied(vm.definition, (use,))
         with connect(vm) as control:
             control.status()  # it runs: `modifyvm` is for VMs that don't
-        tell_display(vm, wanted)
+        tell_display(vm, wanted, again=True)
         store().edit(vm, lambda definition: applied(definition, (use,)))
 
     return verb
