@@ -1,6 +1,7 @@
 """The control API served on a unix socket. Its folder has mode 0700: gRPC never checks who is at the other end of one."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from teleport.wire.status import failure_to_wire
 
 _THREADS = 16
 _STOP_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
 _LIMIT_SECONDS = 120.0  # longer than any verb's own limits: the agent's loop is stuck
 
 T = TypeVar("T")
@@ -92,13 +94,32 @@ class ControlServer:
         self._server = server
 
     async def stop(self) -> None:
-        """Lets calls under way end, and removes the socket."""
+        """Removes the socket, lets calls under way end and their callers hang up, each within a bounded time."""
+        self._path.unlink(missing_ok=True)
         if self._server:
+            await self._callers_gone()
             stopped = self._server.stop(_STOP_SECONDS)
             await asyncio.to_thread(stopped.wait, _STOP_SECONDS + 1)
             self._server = None
             self._bridge.close()  # only now: the last event of a teleport is still on its way out
-        self._path.unlink(missing_ok=True)
+
+    async def _callers_gone(self) -> None:
+        """Until nobody is connected: gRPC throws away an answer that a caller has not read yet, if we close first and its own next
+        write fails (seen under load: "Stream removed (sendmsg: Broken pipe)" in place of a teleport's outcome).
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                while _is_connected(self._path):  # noqa: ASYNC110 - the kernel says it to nobody
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _is_connected(path: Path) -> bool:
+    """Whether an accepted connection of this socket lives, by /proc/net/unix (proc(5): … state, 03 connected; inode; path)."""
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[5] == "03" and fields[7] == str(path):
+            return True
+    return False
 
 
 def event_to_wire(event: Event) -> control.Event:

@@ -232,6 +232,25 @@ def test_a_server_that_stops_lets_the_last_event_out(path: Path) -> None:
     assert asyncio.run(whole()) == [PROGRESS, OUTCOME]
 
 
+def test_a_caller_hangs_up_before_the_server_does(path: Path) -> None:
+    """Or gRPC may lose what the caller has not read yet, when its own next write fails."""
+
+    async def whole() -> None:
+        server = ControlServer(FakeAgent(), path=path)
+        await server.start()
+        client = await asyncio.to_thread(ControlClient, path, vm_name="S")
+        await asyncio.to_thread(client.status)
+        stopping = asyncio.ensure_future(server.stop())
+        await until(lambda: not path.exists())
+        assert not stopping.done()
+        # Still served: the connection is open.
+        assert (await asyncio.to_thread(client.status)).state == "running"
+        client.__exit__()
+        await stopping
+
+    asyncio.run(whole())
+
+
 def test_calls_under_way_end_with_the_server(path: Path) -> None:
     async def whole() -> None:
         agent = FakeAgent()
