@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from teleport.errors import GuestLostError
 from teleport.machines import saved_state
 from teleport.model import VmState
-from teleport.runner.arrival import Arrival
+from teleport.runner.arrival import Arrival, Arrived
 from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, unfinished
 from teleport.runner.launch import Launched
 from teleport.runner.memory import Remembered
@@ -33,11 +33,11 @@ class Successor:
         coming = unfinished(journal, "target")
         remembered = self._agent.memory.read()
         main = next((one for one in alive if remembered and one.process.label == remembered.label), None)
+        arriving = next((one for one in alive if coming and one.process.label == f"arrival-{coming.epoch[:8]}"), None)
         if main and remembered:
             await self._take_up_vm(main, remembered, sent)
             strays = [one for one in alive if one is not main]
-        elif coming:
-            arriving = next((one for one in alive if one.process.label == f"arrival-{coming.epoch[:8]}"), None)
+        elif coming and (arriving or self._agent.definition.teleporter.enabled):
             await self._take_up_arrival(coming, arriving)
             strays = [one for one in alive if one is not arriving]
         elif remembered and self._agent.options.paths.saved.is_dir():
@@ -55,6 +55,8 @@ class Successor:
                     f"epoch {sent.epoch} was left unfinished and its QEMU is gone: the owner record decides who may start"
                 )
                 sent.note("resumed", reason="QEMU is gone")
+            if coming:
+                await self._end_arrival(coming)
             strays = alive
             for stray in strays:
                 await self._agent.kill(stray)
@@ -102,3 +104,15 @@ class Successor:
         arrival = Arrival(self._agent.launcher, self._agent.record, prepared=TargetPrepared.read(journal.records()[0]))
         await arrival.recover(launched)
         self._agent.waiting.adopt(arrival)
+
+    async def _end_arrival(self, journal: EpochJournal) -> None:
+        """A guest that never arrived, at a VM that waits for none any more: the epoch is ended before the VM is started as its own."""
+        arrival = Arrival(self._agent.launcher, self._agent.record, prepared=TargetPrepared.read(journal.records()[0]))
+        ended = asyncio.Event()
+
+        async def settled(_: Arrived | None) -> None:
+            ended.set()
+
+        await arrival.recover(None)
+        arrival.start(settled)
+        await ended.wait()

@@ -87,20 +87,18 @@ def test_in_doubt_and_resolved_as_moved(scene: Scene) -> None:
     """The guest runs at the target, which can neither say so nor note it."""
     began = time.monotonic()
     source, target = scene.here, scene.there
-    with Link(scene.wait_there()) as link:
-        with scene.hold(target, "target.tell") as held, scene.begin(link.port) as teleport:
-            held.reached()
-            link.cut()
-            scene.arm(target, "record.note=raise:the storage is gone")
-            held.go()
-            assert teleport.end(120) == 3, teleport.error
+    with Link(scene.wait_there()) as link, scene.hold(target, "target.tell") as held, scene.begin(link.port) as teleport:
+        held.reached()
+        link.cut()
+        scene.arm(target, "record.note=raise:the storage is gone")
+        held.go()
+        assert teleport.end(120) == 3, teleport.error
         in_doubt(scene, source)
         refused = source.run("resolve", source.name, "--run-here", "--confirm", source.name, check=False)
         assert refused.code == 1
         assert "still holds the disks" in refused.err
         source.run("resolve", source.name, "--moved")
-    assert source.state == "teleported"
-    assert not source.home.processes()
-    scene.arm(target, "")
+        assert source.state == "teleported"
+        assert not source.home.processes()
     scene.swap()
     scene.runs_only_here(since_seconds=began)
