@@ -128,7 +128,7 @@ def test_a_lost_reply_is_found_out_by_reading(folder: Path) -> None:
 @pytest.mark.parametrize("point", ["record.link", "record.linked", "record.verify"])
 def test_storage_that_hangs_is_unknown(folder: Path, point: str) -> None:
     async def scenario() -> None:
-        record = FolderOwnerRecord(folder, timeout_seconds=0.2)
+        record = FolderOwnerRecord(folder, timeout_seconds=3.0)
         await record.probe()
         set_faults(f"{point}=hang")
         assert await record.claim(1, owner(1)) is UNKNOWN
