@@ -75,6 +75,9 @@ class Guest(Protocol):
     async def migrate(self, uri: str) -> None:
         """Starts an outgoing migration."""
 
+    async def give_fd(self, name: str, fd: int) -> None:
+        """Passes a descriptor into QEMU under `name`, for `fd:NAME`; the caller keeps its own."""
+
     async def migrate_incoming(self, uri: str) -> None:
         """Starts listening for one; a failed load leaves its reason in `migration` and QEMU alive."""
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from teleport.host.pipe import UnixListener
+from teleport.host.pipe import migration_pair
 from teleport.model import PlanName
 from teleport.ports import Guest
 
 # Far above any link: the link and the peer's credits are the limit. QEMU's default would be 128 MiB/s.
 _UNLIMITED_BYTES_PER_SECOND = 1 << 40
+
+_FD_NAME = "teleport-stream"
 
 # Both sides hear events; the return path makes the source's `completed` mean that the target has loaded everything.
 _COMMON = {"events": True, "return-path": True}
@@ -93,9 +95,14 @@ class Outgoing:
 
     async def start(self) -> None:
         """`migrate`, with the stream carried to the target. Raises HypervisorError when QEMU refuses."""
-        with UnixListener(self._path) as listener:
-            await self._guest.migrate(f"unix:{self._path}")
-            sock = await listener.accept()
+        sock, theirs = migration_pair()
+        with theirs:
+            await self._guest.give_fd(_FD_NAME, theirs.fileno())
+        try:
+            await self._guest.migrate(f"fd:{_FD_NAME}")
+        except BaseException:
+            sock.close()
+            raise
         self._carrier = self._peer.carry(self._epoch, 0, sock)
 
     async def broken(self) -> None:

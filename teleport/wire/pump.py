@@ -26,7 +26,7 @@ from teleport.wire.allocator import keep_freed_memory
 from teleport.wire.credits import CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 2 << 20
 ACKNOWLEDGE_BYTES = 64 << 10  # far below the smallest window, so that a sender never waits for what is left unsaid
 
 
