@@ -71,9 +71,7 @@ async def rdp_frames(viewer: Viewer) -> float:
 
 def xrdp_alone(folder: Path, display: int) -> subprocess.Popen[bytes]:
     """xrdp with its own TLS, straight on QEMU's VNC: it dials TCP only."""
-    ini = _GLOBALS.format(folder=folder, clipboard="false", sound="false").replace(
-        f"unix://.{folder}/xrdp.sock", "tcp://127.0.0.1:43999"
-    )
+    ini = _GLOBALS.format(clipboard="false", sound="false").replace("unix://.xrdp.sock", "tcp://127.0.0.1:43999")
     ini = ini.replace("security_layer=rdp", f"security_layer=tls\ncertificate={folder}/c.pem\nkey_file={folder}/k.pem")
     ini = (
         ini.replace("autorun=", "autorun=vm")
@@ -82,7 +80,9 @@ def xrdp_alone(folder: Path, display: int) -> subprocess.Popen[bytes]:
     (folder / "alone.ini").write_text(ini)
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", folder / "k.pem", "-out",
                     folder / "c.pem"], check=True, capture_output=True)  # fmt: skip
-    return subprocess.Popen(["xrdp", "-n", "-c", folder / "alone.ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        ["xrdp", "-n", "-c", folder / "alone.ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+    )
 
 
 async def frames_of_xrdp_alone(desk: Desk, display: int) -> float:

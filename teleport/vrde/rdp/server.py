@@ -201,7 +201,7 @@ class RdpServer:
 
     async def _start_xrdp(self) -> None:
         disabled = self._settings.is_disabled
-        xrdp = Xrdp(clipboard=not disabled("Clipboard"), sound=not disabled("Audio"))
+        xrdp = Xrdp(self._context.folder, clipboard=not disabled("Clipboard"), sound=not disabled("Audio"))
         await xrdp.start(self._addresses)
         self._xrdp = xrdp
 

@@ -2,6 +2,9 @@
 
 It listens on a unix socket, reads nothing of the host's /etc/xrdp but its keyboard maps, and finds the relay on an address of 127/8
 with VNC's password, since its libvnc dials TCP only. Facts about its configuration: design/vrde.md.
+
+Its files are in a folder within the front's, so that they go with that one however the front ended. As another account it could not
+reach them by their path; it is started with the folder as its working directory and names them from there.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ _GLOBALS = """\
 [Globals]
 ini_version=1
 fork=true
-port=unix://.{folder}/xrdp.sock
+port=unix://.xrdp.sock
 security_layer=rdp
 crypt_level=none
 allow_channels=true
@@ -36,7 +39,7 @@ use_fastpath=both
 hidelogwindow=true
 autorun=
 [Logging]
-LogFile={folder}/xrdp.log
+LogFile=/proc/self/cwd/xrdp.log
 LogLevel=WARNING
 EnableSyslog=false
 [Channels]
@@ -90,9 +93,10 @@ def _account() -> pwd.struct_passwd | None:
 
 
 class Xrdp:
-    """The process. `socket_path` is where it takes connections, in a folder of mode 0700 of its own."""
+    """The process. `socket_path` is where it takes connections, in a folder of mode 0700 of its own within `inside`."""
 
-    def __init__(self, *, clipboard: bool, sound: bool) -> None:
+    def __init__(self, inside: Path, *, clipboard: bool, sound: bool) -> None:
+        self._inside = inside
         self._channels = {"clipboard": clipboard, "sound": sound}
         self._folder: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -108,9 +112,9 @@ class Xrdp:
         if program is None:
             raise NotFoundError("the remote display", "xrdp is not installed", INSTALL_HINT)
         account = _account()
-        self._folder = Path(tempfile.mkdtemp(prefix="teleport-xrdp-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="xrdp-", dir=self._inside))
         flags = {name: str(on).lower() for name, on in self._channels.items()}
-        ini = _GLOBALS.format(folder=self._folder, **flags)
+        ini = _GLOBALS.format(**flags)
         ini += "".join(_SCREEN.format(number=s.number, ip=s.ip, port=s.port, password=s.password) for s in screens)
         config = self._folder / "xrdp.ini"
         with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -118,17 +122,17 @@ class Xrdp:
         if account:
             for path in (self._folder, config):
                 os.chown(path, account.pw_uid, account.pw_gid)
-        await self._spawn(program, account, config)
+        await self._spawn(program, account, self._folder)
 
-    async def _spawn(self, program: str, account: pwd.struct_passwd | None, config: Path) -> None:
+    async def _spawn(self, program: str, account: pwd.struct_passwd | None, folder: Path) -> None:
         # setpriv ties its life to ours, so that a front that is killed leaves no xrdp behind.
         command = ["setpriv", "--pdeathsig", "TERM", "--no-new-privs"]
         if account:
             command += [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         self._process = await asyncio.create_subprocess_exec(
-            *command, program, "-n", "-c", str(config),
+            *command, program, "-n", "-c", "xrdp.ini",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            cwd="/", start_new_session=True,
+            cwd=folder, start_new_session=True,
         )  # fmt: skip
         try:
             async with asyncio.timeout(START_SECONDS):
