@@ -186,7 +186,7 @@ class Proposal:
     """The source's side of the first comparison: settings, media with proofs, the owner record it holds, what it needs.
 
     `display` is the folder of the front that serves the guest's remote display ("" when nothing does): on one host the target takes
-    that front over.
+    that front over. `display_moves`: between hosts it ends, instead of following the guest, and the target serves by itself.
     """
 
     facts: tuple[Fact, ...]
@@ -200,6 +200,7 @@ class Proposal:
     paused: bool
     record_folder_name: str = ""
     display: str = ""
+    display_moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -316,12 +317,16 @@ class Outcome:
     display: str = ""
 
 
+AGENT_MARK = "agent@"  # before the endpoint of the guest's agent, which stands behind those of the guest's screens
+
+
 @dataclass(frozen=True)
 class DisplayOrder:
     """What a display's front is started with.
 
     `folder` (mode 0700) is its own, `keys` keeps certificates; `settings` are the definition's as
-    `teleport.machines.vrde.to_dict` writes them; `screens` are endpoints of VNC servers, one a screen.
+    `teleport.machines.vrde.to_dict` writes them; `screens` are endpoints of VNC servers, one a screen,
+    then (after `AGENT_MARK`) that of the guest's agent, if the VM has one.
     """
 
     vm_name: str

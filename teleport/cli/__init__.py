@@ -19,12 +19,16 @@ import click
 from teleport import __version__
 from teleport.errors import TeleportError, UsageError
 
-# Verb → module of this package, and its line in the list of commands. The module's `command` is the click command.
+# Verb → module of this package, and its line in the list of commands. The module's `command` (or what is named after a colon) is the
+# click command.
 VERBS: dict[str, tuple[str, str]] = {
     "createvm": ("createvm", "Make a new VM."),
     "registervm": ("registervm", "Add the VM of a settings file to the list of VMs."),
     "unregistervm": ("unregistervm", "Take a VM off the list, and delete it if you say so."),
     "modifyvm": ("modifyvm", "Change a VM's settings."),
+    "setextradata": ("extradata:setextradata", "Keep a text with a VM, or with this home."),
+    "getextradata": ("extradata:getextradata", "Show those texts."),
+    "setproperty": ("setproperty", "Set what holds for all VMs of this home."),
     "showvminfo": ("showvminfo", "Show a VM's settings and state."),
     "list": ("listing", "List VMs, running VMs, OS types, media, and more."),
     "createmedium": ("createmedium", "Make a disk image."),
@@ -40,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "snapshot": ("snapshot", "Take, restore, delete and list snapshots of a VM."),
     "discardstate": ("discardstate", "Drop a VM's saved state."),
     "resolve": ("resolve", "Decide where a guest runs when a teleport ended in doubt."),
+    "internalcommands": ("internalcommands", "Hash a password for VBoxAuthSimple."),
 }
 # Older and other spellings of VirtualBox.
 ALSO = {
@@ -67,8 +72,8 @@ class Verbs(click.Group):
         name = ALSO.get(cmd_name, cmd_name)
         if name not in VERBS:
             return None
-        module = importlib.import_module(f"teleport.cli.{VERBS[name][0]}")
-        command: click.Command = module.command
+        module, _, attribute = VERBS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"teleport.cli.{module}"), attribute or "command")
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -14,9 +14,11 @@ from teleport.cli.home import store
 from teleport.cli.live import live_state
 from teleport.cli.vminfo import rows
 from teleport.errors import UsageError
-from teleport.machines import cpus, media
+from teleport.machines import cpus, media, preferences
+from teleport.machines.definition import LEAST_MEMORY_MB, MOST_CPUS, MOST_MEMORY_MB, MOST_SERIAL_PORTS
 from teleport.machines.ostypes import OS_TYPES
 from teleport.machines.store import BrokenVm, StoredVm
+from teleport.machines.vrde import MOST_MONITORS
 
 # One thing of a list: as JSON shows it, in short, and at length.
 Entry = tuple[dict[str, Any], list[str], list[str]]
@@ -122,6 +124,31 @@ def _hostinfo() -> Iterator[Entry]:
     yield fact, lines, lines
 
 
+def _systemproperties() -> Iterator[Entry]:
+    home = store()
+    fact = {
+        "minimum_guest_memory_mb": LEAST_MEMORY_MB,
+        "maximum_guest_memory_mb": MOST_MEMORY_MB,
+        "maximum_guest_cpus": MOST_CPUS,
+        "maximum_guest_monitors": MOST_MONITORS,
+        "maximum_serial_ports": MOST_SERIAL_PORTS,
+        "default_machine_folder": str(home.default_base_folder),
+        "default_hard_disk_format": "QCOW2",
+        "vrde_auth_library": preferences.read(home.home).vrde_auth_library,
+    }
+    lines = [
+        f"Minimum guest RAM size:          {LEAST_MEMORY_MB} Megabytes",
+        f"Maximum guest RAM size:          {MOST_MEMORY_MB} Megabytes",
+        f"Maximum guest CPU count:         {MOST_CPUS}",
+        f"Maximum guest monitor count:     {MOST_MONITORS}",
+        f"Maximum Serial Port count:       {MOST_SERIAL_PORTS}",
+        f"Default machine folder:          {fact['default_machine_folder']}",
+        "Default hard disk format:        QCOW2",
+        f"VRDE auth library:               {fact['vrde_auth_library']}",
+    ]
+    yield fact, lines, lines
+
+
 def _formats() -> Iterator[Entry]:
     for word, name in media.FORMATS.items():
         can = name in media.MIGRATABLE
@@ -138,6 +165,7 @@ _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
     "floppies": lambda: _media("fdd"),
     "hddbackends": _formats,
     "hostinfo": _hostinfo,
+    "systemproperties": _systemproperties,
 }
 
 

@@ -21,7 +21,7 @@ from teleport.machines.controllers import BUSES, Bus
 from teleport.machines.drives import Controller
 from teleport.machines.fields import FilePath, Line, Name, Part, Text, Uuid, Vrde, require_unique
 from teleport.machines.remote_media import needs_owner_folder
-from teleport.machines.vrde import VrdeSettings
+from teleport.machines.vrde import AuthType, VrdeSettings, is_display_key
 
 FORMAT = 1  # of the definition file; a reader refuses a newer one
 MACHINE_VERSION = "10.0"  # the pin for new VMs: the oldest QEMU that Teleport takes, so that every host knows it
@@ -67,6 +67,7 @@ class Machine(Part):
     kernel: FilePath = ""
     initrd: FilePath = ""
     append: Line = ""
+    guest_agent: bool = False
 
     @property
     def type(self) -> str:
@@ -192,6 +193,7 @@ class Definition(Part):
     usb: Usb = Usb()
     teleporter: Teleporter = Teleporter()
     vrde: Vrde = Field(default_factory=VrdeSettings)
+    extradata: dict[Name, Text] = Field(default_factory=dict)  # `setextradata`, without what the display's own settings hold
     controllers: Annotated[tuple[Controller, ...], Field(strict=False)] = ()
     nics: Annotated[tuple[Nic, ...], Field(strict=False)] = ()
     serial: Annotated[tuple[Serial, ...], Field(strict=False)] = ()
@@ -245,4 +247,8 @@ class Definition(Part):
             raise ValueError("USB storage needs a fast USB controller: --usbehci on or --usbxhci on")
         if self.machine.graphics == "none" and self.vrde.enabled:
             raise ValueError("the remote display needs a graphics controller: --graphicscontroller vboxvga, or --vrde off")
+        if self.vrde.auth_type is AuthType.GUEST and not self.machine.guest_agent:
+            raise ValueError("--vrdeauthtype guest asks the agent in the guest: give --guest-agent on too")
+        if wrong := next(filter(is_display_key, self.extradata), None):
+            raise ValueError(f"extradata {wrong!r} belongs to the display: `teleport setextradata` sets it in [vrde]")
         return self

@@ -37,6 +37,15 @@ class SecurityMethod(Enum):
     TLS = "tls"
 
 
+class ClipboardMode(Enum):
+    """`--clipboard`: which way text goes; the host is the viewer."""
+
+    DISABLED = "disabled"
+    HOST_TO_GUEST = "hosttoguest"
+    GUEST_TO_HOST = "guesttohost"
+    BIDIRECTIONAL = "bidirectional"
+
+
 @dataclass(frozen=True)
 class VrdeSettings:
     """The remote display of one VM.
@@ -59,6 +68,7 @@ class VrdeSettings:
     properties: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
     monitors: int = 1
+    clipboard: ClipboardMode = ClipboardMode.DISABLED
 
     def is_disabled(self, feature: str) -> bool:
         """Whether `Client/Disable<feature>` is set."""
@@ -181,9 +191,17 @@ RDP_PROPERTIES = _properties(
     Property("Security/Method", "negotiate, rdp or tls", _method),
 )
 VNC_PROPERTIES = _properties(*_COMMON, Property("VNCPassword", "VNC's own password, at most 8 bytes", _vnc_password))
+# Those that name a file, in lower case.
+FILE_PROPERTIES = frozenset(each.name.lower() for each in _TLS)
 # What the extensions that come with us know; another one brings its own list (teleport.vrde.extension).
 BUILT_IN_PROPERTIES: Mapping[str, Mapping[str, Property]] = MappingProxyType(
     {"rdp": RDP_PROPERTIES, "vnc": VNC_PROPERTIES, "none": {}}
+)
+
+
+# What the 3.2 spelling of 7.1.10 reaches, by its name in lower case.
+_FEATURES: Mapping[str, str] = MappingProxyType(
+    {name.lower(): name for name in RDP_PROPERTIES if name.startswith("Client/Disable")}
 )
 
 
@@ -216,6 +234,13 @@ def _auth_type(what: str, value: str) -> AuthType:
     return AuthType(value.lower())
 
 
+def _clipboard(what: str, value: str) -> ClipboardMode:
+    words = [each.value for each in ClipboardMode]
+    if value.lower() not in words:
+        raise UsageError(what, f"{value!r} is no mode of the clipboard", f"use {', '.join(words)}")
+    return ClipboardMode(value.lower())
+
+
 def _library(what: str, value: str) -> str:
     return "" if value.lower() == "default" else _path(what, value)
 
@@ -232,6 +257,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyTy
         "vrdereusecon": ("reuse_connection", _switch),
         "vrdevideochannel": ("video_channel", _switch),
         "vrdevideochannelquality": ("video_quality", lambda what, value: _number(what, value, 10, 100)),
+        "clipboard": ("clipboard", _clipboard),
         "monitorcount": ("monitors", lambda what, value: _number(what, value, 1, MOST_MONITORS)),
     }
 )
@@ -272,15 +298,32 @@ def _set_extension(settings: VrdeSettings, what: str, value: str) -> VrdeSetting
     return replace(settings, extension=name)
 
 
+def is_display_key(key: str) -> bool:
+    """Whether a key of extradata is the display's: its own settings hold it, or it is refused."""
+    return key.lower().startswith(("vrdp/", "vrde/", "vboxauthsimple/"))
+
+
 def set_extradata(settings: VrdeSettings, key: str, value: str) -> VrdeSettings | None:
     """`setextradata` for the display's own keys: `VBoxAuthSimple/users/<user>` and the 3.2 spelling `VRDP/Feature/Client/…`.
 
-    An empty value removes. None: the key is not the display's. Raises UsageError.
+    An empty value removes. None: the key is not the display's. Raises UsageError, also for keys that would be the display's and that
+    nothing reads.
     """
-    if key.lower().startswith(EXTRADATA_FEATURE.lower()):
-        return set_property(settings, key[len(EXTRADATA_FEATURE) :], value)
-    if not key.lower().startswith(EXTRADATA_USER.lower()):
+    if not is_display_key(key):
         return None
+    if key.lower().startswith(EXTRADATA_FEATURE.lower()):
+        name = key[len(EXTRADATA_FEATURE) :]
+        if name.lower() not in _FEATURES:
+            raise UsageError(
+                f"setextradata {key}", "there is no such feature of the display", f"it knows {', '.join(_FEATURES.values())}"
+            )
+        return set_property(settings, name, value)
+    if not key.lower().startswith(EXTRADATA_USER.lower()):
+        raise UsageError(
+            f"setextradata {key}",
+            "the display has no such key, and nothing else reads it",
+            f"it knows {EXTRADATA_USER}NAME and {EXTRADATA_FEATURE}Client/DisableDisplay and the like",
+        )
     user = key[len(EXTRADATA_USER) :]
     digest = value.strip().lower()
     if not user:
@@ -295,6 +338,12 @@ def set_extradata(settings: VrdeSettings, key: str, value: str) -> VrdeSettings 
     if digest:
         users[user] = digest
     return replace(settings, users=users)
+
+
+def extradata(settings: VrdeSettings) -> Mapping[str, str]:
+    """What `set_extradata` has set, by the keys that `getextradata` knows."""
+    features = {f"{EXTRADATA_FEATURE}{name}": value for name, value in settings.properties.items() if name.lower() in _FEATURES}
+    return {f"{EXTRADATA_USER}{user}": digest for user, digest in settings.users.items()} | features
 
 
 def validate(settings: VrdeSettings, known: Mapping[str, Property] | None = None) -> None:
@@ -324,6 +373,7 @@ def to_dict(settings: VrdeSettings) -> dict[str, object]:
     raw: dict[str, object] = {each.name: getattr(settings, each.name) for each in fields(settings)}
     return raw | {
         "auth_type": settings.auth_type.value,
+        "clipboard": settings.clipboard.value,
         "properties": dict(settings.properties),
         "users": dict(settings.users),
     }
@@ -337,12 +387,11 @@ def from_dict(raw: Mapping[str, object]) -> VrdeSettings:
         default = getattr(defaults, name, None)
         if default is None or name not in {each.name for each in fields(defaults)}:
             raise UsageError("the remote display's settings", f"there is no field {name!r}")
-        if isinstance(default, AuthType):
-            if value not in {t.value for t in AuthType}:
-                raise UsageError(
-                    "the remote display's settings", f"auth_type {value!r} is unknown", "use null, external or guest"
-                )
-            values[name] = AuthType(value)
+        if isinstance(default, Enum):
+            words = [each.value for each in type(default)]
+            if value not in words:
+                raise UsageError("the remote display's settings", f"{name} {value!r} is unknown", f"use {', '.join(words)}")
+            values[name] = type(default)(value)
         elif isinstance(default, Mapping):
             if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
                 raise UsageError("the remote display's settings", f"{name} must hold texts by name")

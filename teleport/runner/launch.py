@@ -19,9 +19,11 @@ from teleport.machines.definition import Definition
 from teleport.machines.firmware import firmware_files
 from teleport.machines.passwords import password_descriptor
 from teleport.machines.store import VmPaths
-from teleport.model import GuestIdentity, Owner, QemuProcess
+from teleport.model import AGENT_MARK, GuestIdentity, Owner, QemuProcess
 from teleport.runner.guardian_client import GuardedQemu, GuardianClient
 from teleport.runner.ownership import host_identity
+
+_AGENT_SOCKET = "agent.sock"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Launcher:
                 incoming=incoming,
                 paused=True,
                 vnc_sockets=self._vnc_sockets(folder),
+                agent_socket=str(folder / _AGENT_SOCKET),
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
@@ -133,8 +136,11 @@ class Launcher:
         return Launched(qemu.process, self._folder(label), self.paths.logs / f"qemu-{label}.log", qemu.ram_fd)
 
     def screens(self, launched: Launched) -> tuple[str, ...]:
-        """Where this QEMU serves the guest's screens, as the display's front wants to know it; () without graphics."""
-        return tuple(f"unix:{path}" for path in self._vnc_sockets(launched.folder))
+        """Where this QEMU serves the guest's screens, as the display's front wants to know it, and the channel of the guest's agent;
+        () without graphics."""
+        screens = tuple(f"unix:{path}" for path in self._vnc_sockets(launched.folder))
+        agent = (f"{AGENT_MARK}unix:{launched.folder / _AGENT_SOCKET}",) if self.definition.machine.guest_agent else ()
+        return (*screens, *agent) if screens else ()
 
     def _vnc_sockets(self, folder: Path) -> tuple[str, ...]:
         return tuple(str(folder / f"vnc{number}") for number in range(1, screen_count(self.definition) + 1))

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from teleport.errors import NotFoundError, TeleportError, UsageError
+from teleport.machines.auth_libraries import GROUP
 from teleport.machines.vrde import DEFAULT_AUTH_LIBRARY, AuthType, VrdeSettings
 
-GROUP = "teleport.vrde.auth"
 LIBRARY_SECONDS = 20
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 8.0

@@ -16,6 +16,7 @@ from pathlib import Path
 from teleport import errors
 from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.vrde.endpoint import AGENT
 from teleport.vrde.front import CONTROL_SOCKET, MOST_LINE_BYTES, FrontConfig, Json
 
 START_SECONDS = 30
@@ -71,14 +72,13 @@ class FrontClient:
         noVNC; the first call chooses where it listens."""
         return await self.ask("console", address=address, port=port, screen=screen)
 
-    async def tunnel(self, *, address: str, port: int = 0) -> tuple[str, ...]:
-        """Opens (or finds) the tunnel for another host's front: an endpoint a screen, with `address` as its host; what the other side
-        passes to `retarget`. They hold a secret: only over an authenticated channel."""
+    async def tunnel(self, *, address: str, port: int = 0) -> tuple[tuple[str, ...], str]:
+        """Opens (or finds) the tunnel for another host's front: an endpoint a screen, and the guest's agent's ("": it has none), with
+        `address` as their host; what the other side passes to `retarget`. They hold a secret: only over an authenticated channel."""
         opened = await self.ask("tunnel", address=address, port=port)
-        return tuple(
-            f"tunnel:{address}:{opened['port']}:{opened['fingerprint']}:{opened['ticket']}:{screen}"
-            for screen in range(1, int(str(opened["screens"])) + 1)
-        )
+        place = f"tunnel:{address}:{opened['port']}:{opened['fingerprint']}:{opened['ticket']}"
+        screens = tuple(f"{place}:{screen}" for screen in range(1, int(str(opened["screens"])) + 1))
+        return screens, f"{place}:{AGENT}" if opened["agent"] else ""
 
     async def stop(self, reason: str = "") -> None:
         """Ends it and returns when its process is gone. Nothing to do when there is none."""

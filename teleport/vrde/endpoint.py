@@ -1,4 +1,5 @@
-"""Where a guest's VNC is: `unix:PATH` beside us, or `tunnel:HOST:PORT:FINGERPRINT:TICKET` on another host (see `tunnel`)."""
+"""Where a guest's VNC, or its agent, is: `unix:PATH` beside us, or `tunnel:HOST:PORT:FINGERPRINT:TICKET:SCREEN` on another host (see
+`tunnel`)."""
 
 import asyncio
 import hashlib
@@ -12,6 +13,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BUFFER_BYTES = 1 << 20
 DIAL_SECONDS = 5
 TICKET_BYTES = 32
+AGENT = 0  # instead of a screen's number: the guest's agent
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class UnixEndpoint:
 @dataclass(frozen=True)
 class TunnelEndpoint:
     """A VNC server behind a tunnel on another host: TLS to `host`:`port`, whose certificate has this SHA-256 `fingerprint` (hex),
-    opened by `ticket` (64 hex digits), both learnt over the agents' authenticated channel. `screen` counts from 1."""
+    opened by `ticket` (64 hex digits), both learnt over the agents' authenticated channel. `screen` counts from 1;
+    `AGENT` is the guest's agent."""
 
     host: str
     port: int
@@ -85,6 +88,6 @@ def from_text(text: str) -> Endpoint:
     if kind == "tunnel" and len(parts) == 5:
         host, port, fingerprint, ticket, screen = parts
         hexadecimal = all(len(h) == 64 and set(h) <= set("0123456789abcdef") for h in (fingerprint, ticket))
-        if hexadecimal and port.isdigit() and screen.isdigit() and 1 <= int(screen) <= 255 and 1 <= int(port) <= 65535:
+        if hexadecimal and port.isdigit() and screen.isdigit() and int(screen) <= 255 and 1 <= int(port) <= 65535:
             return TunnelEndpoint(host.strip("[]"), int(port), fingerprint, ticket, int(screen))
     raise UsageError("the guest's display", "the endpoint is not of the form unix:/PATH or tunnel:…")

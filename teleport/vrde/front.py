@@ -8,13 +8,13 @@
 ``{"ok": true, …status}`` or ``{"ok": false, "what": …, "why": …, "hint": …, "kind": …}``. From then on it is talked to over
 ``control.sock`` in its folder, one JSON object a line both ways (`teleport.vrde.control` is the other end):
 
-    {"do": "status"}                         → {"ok": true, "pid": …, "port": …, "addresses": […], "screens": […], "sessions": […], …}
+    {"do": "status"}                         → {"ok": true, "pid": …, "port": …, "addresses": […], "screens": […], "agent": …, …}
     {"do": "sessions"}                       → {"ok": true, "sessions": […]}
     {"do": "retarget", "screens": […], "agent": "unix:/…"|""}  → {"ok": true, "switched": N}
     {"do": "update", "settings": {…}}        → {"ok": true}
     {"do": "disconnect", "session": N}       → {"ok": true, "ended": true|false}
     {"do": "console", "address": …, "port": N, "screen": N}  → {"ok": true, "url": "https://…/#TICKET", "fingerprint": …}
-    {"do": "tunnel", "address": …, "port": N}                → {"ok": true, "port": N, "fingerprint": …, "ticket": …, "screens": N}
+    {"do": "tunnel", "address": …, "port": N}  → {"ok": true, "port": N, "fingerprint": …, "ticket": …, "screens": N, "agent": true|false}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
@@ -110,7 +110,7 @@ class Front:
         )
         self._server = found.serve(self._context)
         self._console = Console(self._context)
-        self._tunnel = Tunnel(self._context)
+        self._tunnel = Tunnel(self._context, self._guest)
         self._socket_path = folder / CONTROL_SOCKET
 
     async def start(self) -> Json:
@@ -158,6 +158,7 @@ class Front:
             "port": bound.port if bound else 0,
             "addresses": list(bound.addresses) if bound else [],
             "screens": [str(each) for each in self._screens.endpoints],
+            "agent": str(self._guest.endpoint or ""),
             "sessions": [asdict(each) for each in self._sessions.all()],
             "details": dict(self._server.details()),
         }

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teleport.machines.vrde import from_dict
-from teleport.model import DisplayOrder, DisplayStatus
+from teleport.model import AGENT_MARK, DisplayOrder, DisplayStatus
 from teleport.ports import DisplayFront
 from teleport.vrde import control, endpoint
 from teleport.vrde.front import FrontConfig, Json
@@ -16,14 +16,21 @@ from teleport.vrde.front import FrontConfig, Json
 
 def _status(answer: Json) -> DisplayStatus:
     addresses, screens, sessions, details = (answer.get(name) for name in ("addresses", "screens", "sessions", "details"))
+    agent = (f"{AGENT_MARK}{answer['agent']}",) if answer.get("agent") else ()
     return DisplayStatus(
         port=int(str(answer["port"])),
         addresses=tuple(map(str, addresses)) if isinstance(addresses, list) else (),
-        screens=tuple(map(str, screens)) if isinstance(screens, list) else (),
+        screens=(*map(str, screens), *agent) if isinstance(screens, list) else (),
         viewers=len(sessions) if isinstance(sessions, list) else 0,
         extension=str(answer["extension"]),
         details={str(name): str(value) for name, value in details.items()} if isinstance(details, dict) else {},
     )
+
+
+def _apart(endpoints: Sequence[str]) -> tuple[list[str], str]:
+    """The screens, and the guest's agent ("": none)."""
+    agent = next((each.removeprefix(AGENT_MARK) for each in endpoints if each.startswith(AGENT_MARK)), "")
+    return [each for each in endpoints if not each.startswith(AGENT_MARK)], agent
 
 
 def reachable_at(host: str, text: str) -> str:
@@ -49,7 +56,10 @@ class Front:
 
     async def retarget(self, screens: Sequence[str], *, host: str = "") -> int:
         """See teleport.ports.DisplayFront."""
-        return await self._client.retarget([reachable_at(host, each) for each in screens])
+        shown, agent = _apart(screens)
+        return await self._client.retarget(
+            [reachable_at(host, each) for each in shown], reachable_at(host, agent) if agent else ""
+        )
 
     async def update(self, settings: Mapping[str, object]) -> None:
         """See teleport.ports.DisplayFront."""
@@ -57,7 +67,8 @@ class Front:
 
     async def tunnel(self, address: str) -> tuple[str, ...]:
         """See teleport.ports.DisplayFront."""
-        return await self._client.tunnel(address=address)
+        screens, agent = await self._client.tunnel(address=address)
+        return (*screens, f"{AGENT_MARK}{agent}") if agent else screens
 
     async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
         """See teleport.ports.DisplayFront."""
@@ -75,12 +86,14 @@ class Fronts:
 
     async def start(self, order: DisplayOrder) -> DisplayFront:
         """See teleport.ports.DisplayFronts."""
+        screens, agent = _apart(order.screens)
         await control.start(
             FrontConfig(
                 vm_name=order.vm_name,
                 folder=order.folder,
                 settings=from_dict(order.settings),
-                screens=order.screens,
+                screens=tuple(screens),
+                agent=agent,
                 keys=order.keys,
             )
         )

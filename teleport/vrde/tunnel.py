@@ -4,6 +4,7 @@
 
     viewer ─▶ front (stays on the source's host) ═ TLS 1.3, certificate by fingerprint ═▶ tunnel (target's front) ─▶ QEMU's VNC
                                                    ticket (32 bytes), screen (1 byte), then RFB
+                                                   (screen 0: the guest's agent, then its JSON)
 
 Fingerprint and ticket travel over the agents' authenticated channel, so neither a certificate authority nor a password is needed. The
 ticket is good as long as the tunnel is open, since a front that lost its connection comes again. When the guest moves on from here,
@@ -19,8 +20,9 @@ import ssl
 
 from teleport.errors import BusyError, TeleportError
 from teleport.vrde import certificate
-from teleport.vrde.endpoint import BUFFER_BYTES, TICKET_BYTES
+from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, TICKET_BYTES, Endpoint
 from teleport.vrde.extension import Context
+from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.streams import first_to_end, peer_of, pipe
 
 TICKET_SECONDS = 10
@@ -32,8 +34,9 @@ log = logging.getLogger("teleport.vrde.tunnel")
 class Tunnel:
     """At most one listener a front; opened when it is first wanted."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, agent: GuestAgent) -> None:
         self._context = context
+        self._agent = agent
         self._ticket = b""
         self._fingerprint = ""
         self._server: asyncio.Server | None = None
@@ -60,6 +63,7 @@ class Tunnel:
             "fingerprint": self._fingerprint,
             "ticket": self._ticket.hex(),
             "screens": len(self._context.screens),
+            "agent": self._agent.endpoint is not None,
         }
 
     @property
@@ -79,6 +83,12 @@ class Tunnel:
         for task in self._connections:
             task.cancel()
 
+    def _endpoint(self, screen: int) -> Endpoint | None:
+        """What a number stands for; None when there is no such screen, or no agent."""
+        if screen == AGENT:
+            return self._agent.endpoint
+        return self._context.screens.relay(screen).endpoint if screen <= len(self._context.screens) else None
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task:
@@ -89,10 +99,11 @@ class Tunnel:
                 return
             async with asyncio.timeout(TICKET_SECONDS):
                 shown = await reader.readexactly(TICKET_BYTES + 1)
-            if not hmac.compare_digest(shown[:TICKET_BYTES], self._ticket) or not 1 <= shown[-1] <= len(self._context.screens):
+            endpoint = self._endpoint(shown[-1])
+            if not hmac.compare_digest(shown[:TICKET_BYTES], self._ticket) or endpoint is None:
                 self._context.note(f"tunnel: {client} refused: wrong ticket")
                 return
-            back_reader, back_writer = await self._context.screens.relay(shown[-1]).endpoint.dial()
+            back_reader, back_writer = await endpoint.dial()
             with contextlib.closing(back_writer):
                 await first_to_end(pipe(reader, back_writer), pipe(back_reader, writer))
         except (OSError, EOFError, TeleportError) as error:

@@ -13,6 +13,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
 | `--audio null`, `--audiocontroller` | `AC97`, `intel-hda`, `sb16` | `usb` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
+| `--guest-agent` | `virtio-serial-pci`, `virtserialport` and a chardev | `channels` |
 | `--nicN`, `--nictypeN`, `--natpfN`, `--bridgeadapterN`, `--intnetN` | `-netdev user`, `tap`, `socket`, and a NIC | `network` |
 | `storagectl`, `storageattach` | a controller, `-blockdev`, and a drive of the same name, e.g. `sata-0-0` | `storage` |
 | `--bootN` | `bootindex` of the devices, `-boot strict=on` | `boot` |
@@ -21,6 +22,7 @@ PCI slots (both chipsets, bus `pci.0` or `pcie.0`) are in `places`.
 """
 
 from teleport.machines.arguments.board import board_arguments, serial_arguments
+from teleport.machines.arguments.channels import channel_arguments
 from teleport.machines.arguments.launch import FirmwareFiles, Launch, escaped
 from teleport.machines.arguments.network import network_arguments
 from teleport.machines.arguments.screens import screen_arguments
@@ -41,6 +43,7 @@ def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
         *network_arguments(definition, launch),
         *sound_arguments(definition),
         *serial_arguments(definition),
+        *channel_arguments(definition, launch),
         *_monitors(launch),
         *(["-S"] if launch.paused or launch.incoming else []),
         *(["-incoming", "defer"] if launch.incoming else []),

@@ -17,6 +17,7 @@ OHCI: Final = 0x18
 EHCI: Final = 0x19
 XHCI: Final = 0x1A
 MORE_VIDEO: Final = 0x1B  # screens 2-8, one function each
+CHANNELS: Final = 0x1D  # virtio-serial
 IDE: Final = 0x1E  # on q35; pc has its own PIIX3 IDE
 
 

@@ -304,6 +304,15 @@ OPTIONS = (
         relevant=_has_screen,
     ),
     _row(
+        "guest-agent",
+        SWITCH,
+        "machine.guest_agent",
+        label="Guest agent",
+        about="a channel to qemu-guest-agent in the guest, for --vrdeauthtype guest",
+        group=SYSTEM,
+        also=("guestagent",),
+    ),
+    _row(
         "ownerfolder",
         FOLDER,
         "owner_folder",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from teleport.errors import UsageError
 from teleport.machines import vrde
+from teleport.machines.auth_libraries import existing_file, named
 from teleport.machines.definition import Definition
 from teleport.machines.options.kinds import FILE, SWITCH, Kind, number, text
 from teleport.machines.options.option import Draft, Option, field
@@ -103,12 +103,14 @@ def _first(given: Sequence[str]) -> str:
     return given[0]
 
 
-# Known to VirtualBox, and without effect here: said, instead of taken in silence.
-_REACHES_NOTHING = {
-    ("vrdeauthtype", "guest"): "VMs have no channel to the guest's agent yet; use null or external",
-    ("vrdeproperty", "client/disableusb=1"): "there is no remote USB to switch off",
-    ("vrdeproperty", "client/disableupstreamaudio=1"): "a viewer's microphone never reaches the guest",
-}
+def _found(name: str, value: str) -> str:
+    """Files are named from the current folder, and must be there: the display's process is elsewhere, and later."""
+    if name == "vrdeauthlibrary" and value.lower() not in ("", "default"):
+        return named(f"--{name}", value)
+    key, equals, path = value.partition("=")
+    if name == "vrdeproperty" and path and key.lower() in vrde.FILE_PROPERTIES:
+        return f"{key}{equals}{existing_file(f'--{name} {key}', path)}"
+    return value
 
 
 def _display(
@@ -121,10 +123,7 @@ def _display(
         return getattr(definition.vrde, attribute)
 
     def put(draft: Draft, _: int, value: str) -> None:
-        wanted = vrde.set_option(draft["vrde"], name, value)
-        if wanted != draft["vrde"] and (reason := _REACHES_NOTHING.get((name, value.lower()))):
-            raise UsageError(f"--{name} {value}", reason)
-        draft["vrde"] = wanted
+        draft["vrde"] = vrde.set_option(draft["vrde"], name, _found(name, value))
 
     kind = Kind(metavar=metavar, parse=_first, show=show, choices=choices)
     return _descriptive(

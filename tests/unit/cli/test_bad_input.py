@@ -48,6 +48,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "graphicscontroller": (("vboxsvga",), "vmsvga"),
     "vram": (("257",), "1 to 256"),
     "monitorcount": (("9",), "1 to 8"),
+    "guest-agent": (("qemu",), "on or off"),
     "ownerfolder": (("a\nb",), "control"),
     "nic": (("nats",), "did you mean nat?"),
     "nictype": (("82543GC",), "82544GC"),

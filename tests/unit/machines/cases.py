@@ -124,6 +124,7 @@ def cases(media: str) -> dict[str, Definition]:
                 ),
             ),
         )
+        found[f"{chipset}-agent"] = definition(machine=machine(guest_agent=True))
         found[f"{chipset}-efi"] = definition(machine=machine(firmware="efi"))
         found[f"{chipset}-cpuid"] = definition(
             machine=machine(),

@@ -22,6 +22,7 @@ LAUNCH = Launch(
     ram_fd=7,
     paused=True,
     firmware=FirmwareFiles("/fw/code.fd", "/fw/vars.fd"),
+    agent_socket="/run/agent.sock",
     vnc_sockets=("/run/vnc1", "/run/vnc2", "/run/vnc3"),
 )
 
