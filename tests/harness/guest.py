@@ -49,16 +49,24 @@ class Check:
     bad: str
 
 
-def guest_image(kernel_folder: Path = REPOSITORY / ".cache/kernel") -> GuestImage:
+def guest_image(kernel_folder: Path = REPOSITORY / ".cache/kernel", *, agent: bool = False) -> GuestImage:
     """Kernel and initramfs, built if needed, from a folder with `vmlinuz` and the unpacked package in `root`.
 
     Debian's cloud kernel (the default) has drivers for virtio, PIIX4's IDE and vmxnet3 only; with the package linux-image-amd64
-    the same guest knows AHCI, LsiLogic, USB, e1000, rtl8139, pcnet and floppies. RuntimeError says what is missing.
+    the same guest knows AHCI, LsiLogic, USB, e1000, rtl8139, pcnet and floppies. `agent`: with qemu-guest-agent in it. RuntimeError
+    says what is missing.
     """
     kernel = kernel_folder / "vmlinuz"
     out = kernel_folder.with_name(kernel_folder.name.replace("kernel", "guest"))
     built = subprocess.run(
-        [str(REPOSITORY / "deploy/guest/build"), "--kernel-root", str(kernel_folder / "root"), "--out", str(out)],
+        [
+            str(REPOSITORY / "deploy/guest/build"),
+            "--kernel-root",
+            str(kernel_folder / "root"),
+            "--out",
+            str(out),
+            *(["--agent"] if agent else []),
+        ],
         capture_output=True,
         text=True,
         timeout=120,

@@ -12,9 +12,10 @@ import pytest
 
 from teleport.errors import UnreachableError
 from teleport.vrde.auth import Login
-from teleport.vrde.endpoint import UnixEndpoint
+from teleport.vrde.endpoint import UnixEndpoint, from_text
 from teleport.vrde.guest_agent import GuestAgent
-from tests.integration.vrde.desk import connect, until
+from tests.integration.vrde.accounts import inside, make_accounts
+from tests.integration.vrde.desk import Desk, at, connect, settings, until
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -31,25 +32,7 @@ for user, password in (("teleann", "right pässword"), ("teleann", "wrong"), ("t
 
 @pytest.fixture
 def accounts(tmp_path):
-    """Copies of passwd and shadow with two more accounts, and the mounts that put them in place."""
-    made = subprocess.run(
-        ["openssl", "passwd", "-6", "-stdin"], input="right pässword", capture_output=True, text=True, check=True
-    )
-    hashed = made.stdout.strip()
-    (tmp_path / "passwd").write_text(
-        Path("/etc/passwd").read_text() + "teleann:x:4711:4711::/:/bin/sh\ntelebob:x:4712:4712::/:/bin/sh\n"
-    )
-    shadow = tmp_path / "shadow"
-    shadow.write_text(f"teleann:{hashed}:19000:0:99999:7:::\ntelebob::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n")
-    shadow.chmod(0o640)
-    if os.geteuid() == 0:
-        shutil.chown(shadow, "root", "shadow")
-    return f"mount --bind {tmp_path}/passwd /etc/passwd && mount --bind {tmp_path}/shadow /etc/shadow"
-
-
-def inside(mounts: str, command: str, **options) -> list[str]:
-    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
-    return [*unshare, "sh", "-c", f"{mounts} && exec {command}"]
+    return make_accounts(tmp_path)
 
 
 def start(command: list[str], log) -> subprocess.Popen:
@@ -105,7 +88,7 @@ def test_without_the_helper_the_limit_is_said(accounts, short_folder):
 def test_the_guests_accounts(accounts, short_folder):
     """A real agent, in a namespace that plays the guest."""
 
-    async def body() -> None:
+    async def body(desk: Desk) -> None:
         path = short_folder / "agent.sock"
         log = (short_folder / "ga.log").open("wb")
         agent = start(inside(accounts, f"qemu-ga -m unix-listen -p {path} -t {short_folder} -f {short_folder}/ga.pid"), log)
@@ -117,6 +100,12 @@ def test_the_guests_accounts(accounts, short_folder):
             assert not await guest.check(Login("telebob", ""))
             assert not await guest.check(Login("nobody-known", "x"))
             assert not await guest.check(Login("--help", "x"))
+            # for a front on another host, through a tunnel
+            front, _ = await desk.front(settings(vrdeextpack="none"), f"unix:{short_folder}/none.vnc", agent=f"unix:{path}")
+            _, far = await front.tunnel(address="127.0.0.1")
+            distant = GuestAgent(from_text(far))
+            assert await distant.check(Login("teleann", "right pässword"))
+            assert not await distant.check(Login("teleann", "wrong"))
         finally:
             agent.terminate()
             agent.wait()
@@ -126,5 +115,5 @@ def test_the_guests_accounts(accounts, short_folder):
         with pytest.raises(UnreachableError, match="has none"):
             await GuestAgent(None).check(Login("teleann", "x"))
 
-    asyncio.run(body())
+    asyncio.run(at(short_folder, body))
     assert connect(short_folder / "agent.sock") is None
