@@ -1,6 +1,7 @@
 """The remote display from the command line's side: telling a running VM's about other settings, and where viewers find it."""
 
 import json
+import shutil
 import socket
 from collections.abc import Mapping
 
@@ -9,9 +10,10 @@ import click
 from teleport.cli.life import Life
 from teleport.cli.live import LiveState, live_state
 from teleport.cli.running import connect
-from teleport.errors import StateError
+from teleport.errors import StateError, UnreachableError
+from teleport.machines import display_note
 from teleport.machines.definition import Definition
-from teleport.machines.store import StoredVm
+from teleport.machines.store import StoredVm, VmPaths
 from teleport.machines.vrde import to_dict
 
 _EVERYWHERE = ("", "::", "0.0.0.0")
@@ -20,11 +22,42 @@ _EVERYWHERE = ("", "::", "0.0.0.0")
 def tell_display(vm: StoredVm, wanted: Definition, *, again: bool = False) -> None:
     """Gives the display's settings of `wanted` to the VM's runner, if one lives; with `again` also those that it has (the port may be
     free by now). Raises what keeps the display from them; then everything is as it was."""
-    if (wanted.vrde == vm.definition.vrde and not again) or live_state(vm.paths, vm.name).life is Life.NOTHING:
+    if wanted.vrde == vm.definition.vrde and not again:
+        return
+    if live_state(vm.paths, vm.name).life is Life.NOTHING:
+        if not wanted.vrde.enabled:
+            end_left_display(vm.paths, vm.name)
         return
     with connect(vm) as control:
         answer = control.execute("vrde", json.dumps(to_dict(wanted.vrde)))
     say_where(json.loads(answer))
+
+
+def end_left_display(paths: VmPaths, name: str) -> bool:
+    """Ends the front that stayed for the viewers of a guest that has left this VM, and says so; False when there is none."""
+    folder = display_note.read(paths)
+    if folder is None:
+        return False
+    import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
+
+    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415
+
+    front = FRONTS.at(str(folder))
+
+    async def end() -> int:
+        viewers = (await front.status()).viewers
+        await front.stop("it was switched off after its guest had left; viewers connect where the guest is")
+        return viewers
+
+    try:
+        viewers = asyncio.run(end())
+    except UnreachableError:
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        display_note.forget(paths)
+    click.echo(f"The display of the guest that left VM {name!r} has ended here; viewers that were connected: {viewers}.")
+    return True
 
 
 def say_where(details: Mapping[str, str | int]) -> None:
@@ -32,6 +65,8 @@ def say_where(details: Mapping[str, str | int]) -> None:
     port = int(details.get("vrdeport", 0))
     if port > 0:
         click.echo(f"VRDE server is listening on port {port}.")
+        if limit := details.get("vrdelimit"):
+            click.echo(f"teleport: warning: the remote display: {limit}", err=True)
     elif problem := details.get("vrdeproblem"):
         click.echo(f"teleport: warning: no remote display: {problem}", err=True)
 

@@ -2,6 +2,7 @@
 
 import click
 
+from teleport.cli.display import end_left_display
 from teleport.cli.grammar import Verb, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import require_at_rest
@@ -23,4 +24,5 @@ def command(*, vm: str, delete: bool) -> None:
             f"it has snapshots, whose disks would be left without their tree: {', '.join(names)}",
             f"`teleport snapshot {found.name} delete` them first",
         )
+    end_left_display(found.paths, found.name)
     home.unregister(found, delete=delete)

@@ -137,6 +137,7 @@ class ControlHandlers:
             insecure=request.insecure,
             dry_run=request.dry_run,
             verify_ram=request.verify_ram,
+            move_display=request.move_display,
         )
         async with self._agent.listen() as news:
             teleport = await self._agent.begin_teleport(order)

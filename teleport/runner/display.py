@@ -1,18 +1,20 @@
 """The VM's remote display, as its agent keeps it.
 
-The front is a process of its own that outlives QEMU and runner (`teleport.ports.DisplayFront`). Whose it is stands in the file `owner`
-of its folder; which one is a VM's in `display.json` beside the definition. On a teleport
+The front is a process of its own that outlives QEMU and runner (`teleport.ports.DisplayFront`); whose it is says
+`teleport.machines.display_note`. On a teleport
 
 - on one host the target's agent takes the source's front over, once the guest runs there;
 - between hosts the target opens a tunnel for the source's front, which stays where its viewers are: it remains the source VM's, whose
-  agent takes it up again when a guest comes back;
+  agent takes it up again when a guest comes back, and `controlvm S vrde off` ends it;
+- between hosts with `--move-display` (this host is to be emptied) the target's own front serves at its port before the guest runs
+  there, and the source's tells its viewers' owners and ends;
 - that ends without a move nothing is done.
 
 A display that cannot start never keeps the VM from running: why is in `problem`, and said.
 """
 
 import asyncio
-import json
+import contextlib
 import shutil
 import socket
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from teleport.errors import NotFoundError, StateError, StorageError, TeleportError
+from teleport.machines import display_note
 from teleport.machines.definition import Definition
 from teleport.machines.store import VmPaths
 from teleport.machines.vrde import VrdeSettings, to_dict
@@ -29,9 +32,8 @@ from teleport.ports import DisplayFront, DisplayFronts
 from teleport.runner.runtime_folder import is_private_folder, new_display_folder
 
 GROUP, NAME = "teleport.display", "front"
-NOTE_FILE = "display.json"
 LOOK_SECONDS = 10.0
-_OWNER_FILE, _LOG_FILE, _KEYS_FOLDER = "owner", "vrde.log", "vrde"
+_LOG_FILE, _KEYS_FOLDER = "vrde.log", "vrde"
 # What a running front cannot exchange: it is stopped and started for that, and its viewers connect again.
 _NEEDS_RESTART = ("ports", "address", "extension")
 _CERTIFICATES = "Security/"
@@ -68,7 +70,6 @@ class Display:
         self._settings = self._wanted(definition)
         self._paths = paths
         self._say = say
-        self._note = paths.folder / NOTE_FILE
         self._front: DisplayFront | None = None
         self._status: DisplayStatus | None = None
         self._screens: tuple[str, ...] = ()
@@ -96,6 +97,8 @@ class Display:
             shown["vrdeaddress"] = _as_set(status.addresses)
             if fingerprint := status.details.get("fingerprint"):
                 shown["vrdefingerprint"] = fingerprint
+            if limit := status.details.get("limit"):
+                shown["vrdelimit"] = limit
             return shown
         if self._settings.enabled:
             return {"vrdeport": "-1", **({"vrdeproblem": self.problem} if self.problem else {})}
@@ -173,6 +176,7 @@ class Display:
             await self._start(settings)
         else:
             await self._front.update(to_dict(settings))
+            self._status = await self._front.status()
 
     async def console(self, *, address: str, port: int, screen: int) -> dict[str, str]:
         """A page for a browser. Raises StateError when the display is off, and what the front answers."""
@@ -195,8 +199,14 @@ class Display:
             return False
         return True
 
-    async def offer(self, screens: tuple[str, ...], *, address: str) -> Offer:
-        """Opens the guest's screens for the source's front on another host, before the guest runs. Never raises."""
+    @property
+    def serves(self) -> bool:
+        """Whether it is to have a port for viewers of its own."""
+        return self._settings.enabled
+
+    async def offer(self, screens: tuple[str, ...], *, address: str, tunnel: bool) -> Offer:
+        """Opens the guest's screens, before the guest runs: by `tunnel` for the source's front on another host, and at a port of our
+        own if there is to be one. Never raises."""
         async with self._lock:
             try:
                 await self._find_left()
@@ -206,7 +216,7 @@ class Display:
                     await self._start(self._settings if own else VrdeSettings(enabled=True, extension="none"))
                     self._offered = True
                 assert self._front is not None
-                return Offer(screens=await self._front.tunnel(address), where=self._where())
+                return Offer(screens=await self._front.tunnel(address) if tunnel else (), where=self._where())
             except TeleportError as error:
                 self.problem = str(error)
                 self._say(f"warning: {error}: the guest's viewers have to connect anew")
@@ -234,7 +244,7 @@ class Display:
     async def _take(self, folder: str) -> None:
         try:
             front = (await asyncio.to_thread(fronts)).at(folder)
-            (Path(folder) / _OWNER_FILE).write_text(str(self._paths.folder))
+            display_note.own(self._paths, Path(folder))
         except (TeleportError, OSError) as error:
             self._say(f"warning: the source's display cannot be taken over: {error}")
             return
@@ -242,11 +252,11 @@ class Display:
         if self.folder != folder:
             await self._end("another one came with the guest")
         self._front = front
-        self._write_note(folder)
+        display_note.write(self._paths, Path(folder))
 
     # ------------------------------------------------------------------ a guest that has left
     async def left(self, report: TargetReport, *, host: str) -> str:
-        """The guest runs at `host`: lets the front go, or points it there. Says where the display is now."""
+        """The guest runs at `host`: lets the front go, points it there, or ends it. Says where the display is now."""
         async with self._lock:
             front, self._front = self._front, None
             self._screens = ()
@@ -255,7 +265,7 @@ class Display:
             port = self._status.port if self._status else 0
             here = f"port {port} of this host, as before" if port else ""
             if report.display_taken:
-                self._note.unlink(missing_ok=True)
+                display_note.forget(self._paths)
                 return here
             if report.display_screens:
                 try:
@@ -266,28 +276,32 @@ class Display:
                     return ", and ".join(each for each in (here, report.display) if each)
             if report.phase is TargetPhase.STARTED:
                 self._front = front
-                await self._end(f"the guest is at {host} now")
+                return await self._hand_over(front, where=report.display or f"no port of {host}")
             # else nobody knows who serves it: it ends by itself when it finds no guest
             return report.display
+
+    async def _hand_over(self, front: DisplayFront, *, where: str) -> str:
+        """Ends the front of a guest that has left for good, and says to the owners of its viewers where it is now."""
+        viewers = 0
+        with contextlib.suppress(TeleportError):
+            viewers = (await front.status()).viewers
+        await self._end(f"the guest has left, and its display is at {where} now")
+        return f"{where} now; viewers that were connected here and must connect there: {viewers}" if viewers else where
 
     # ------------------------------------------------------------------ the front
     async def _find_left(self) -> None:
         """The front that an earlier agent of this VM kept, or left to the viewers of a guest that went away."""
         if self._front:
             return
-        try:
-            folder = Path(json.loads(self._note.read_text())["folder"])
-            is_ours = (folder / _OWNER_FILE).read_text() == str(self._paths.folder)
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if not is_ours:
+        folder = display_note.read(self._paths)
+        if folder is None:
             return
         try:
             front = (await asyncio.to_thread(fronts)).at(str(folder))
             self._status = await front.status()
         except TeleportError:
             shutil.rmtree(folder, ignore_errors=True)
-            self._note.unlink(missing_ok=True)
+            display_note.forget(self._paths)
             return
         self._front = front
 
@@ -323,7 +337,7 @@ class Display:
         try:
             folder = new_display_folder()
             order = self._order(folder, settings)
-            self._write_note(str(folder))  # before it lives: a successor must find it
+            display_note.write(self._paths, folder)  # before it lives: a successor must find it
         except OSError as error:
             raise StorageError("the remote display", f"its folders cannot be made: {error}") from error
         try:
@@ -331,7 +345,7 @@ class Display:
             self._status = await front.status()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
-            self._note.unlink(missing_ok=True)
+            display_note.forget(self._paths)
             raise
         self._front = front
         self.problem = ""
@@ -341,10 +355,14 @@ class Display:
     def _order(self, folder: Path, settings: VrdeSettings) -> DisplayOrder:
         keys = self._paths.folder / _KEYS_FOLDER
         keys.mkdir(mode=0o700, exist_ok=True)
-        (folder / _OWNER_FILE).write_text(str(self._paths.folder))
+        display_note.own(self._paths, folder)
         (folder / _LOG_FILE).symlink_to(self._paths.log)  # who connects is read in the VM's own log
         return DisplayOrder(
-            vm_name=self._name, folder=str(folder), keys=str(keys), settings=to_dict(settings), screens=self._screens
+            vm_name=self._name,
+            folder=str(folder),
+            keys=str(keys),
+            settings=to_dict(settings),
+            screens=self._screens,
         )
 
     async def _end(self, reason: str) -> None:
@@ -361,14 +379,9 @@ class Display:
         """The front is gone."""
         folder = self.folder
         self._front, self._status, self._offered = None, None, False
-        self._note.unlink(missing_ok=True)
+        display_note.forget(self._paths)
         if folder:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    def _write_note(self, folder: str) -> None:
-        fresh = self._note.with_suffix(".new")
-        fresh.write_text(json.dumps({"folder": folder}))
-        fresh.replace(self._note)
 
     def _where(self) -> str:
         port = self._status.port if self._status else 0

@@ -165,6 +165,7 @@ async def _compare_with(
             plan=meeting.plan.value,
             paused=meeting.paused,
             display=vm.display.folder,
+            display_moves=order.move_display and bool(vm.display.folder),
         ),
     )
     theirs, missing = await proofs.answer(answer.media, media)

@@ -140,6 +140,8 @@ class WaitingTarget:
             *compare_media(proposal.media, medium_facts, {medium.node: missing.get(medium.node, "") for medium in media}),
             *target_memory_findings(plan=plan, memory_bytes=proposal.memory_bytes, available_bytes=available_memory_bytes()),
         ]
+        if proposal.display_moves and not self._display.serves and session.hello.host != host_identity():
+            findings.append(Finding("remote display", "on", "off", f"modifyvm {self._name!r} --vrde on"))
         owner, generation = None, -1
         if self._launcher.record_folder:
             try:
@@ -186,7 +188,13 @@ class WaitingTarget:
                 return LiveReport(facts=facts, findings=findings)
             if theirs and not takes:
                 address = _same_family(self._addresses(), session.peer_address)
-                arrival.offer = await self._display.offer(arrival.screens, address=address)
+                arrival.offer = await self._display.offer(
+                    arrival.screens, address=address, tunnel=not session.proposal.display_moves
+                )
+                if session.proposal.display_moves and not arrival.offer.where:
+                    session.refused = True
+                    away = Finding("remote display", "on", self._display.problem, f"modifyvm {self._name!r} --vrdeport PORTS")
+                    return LiveReport(facts=facts, findings=(away,))
             await arrival.listen()
         except BaseException:
             await arrival.discard()

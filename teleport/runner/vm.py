@@ -40,3 +40,4 @@ class TeleportOrder:
     insecure: bool = False
     dry_run: bool = False
     verify_ram: bool = False
+    move_display: bool = False

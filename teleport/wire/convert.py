@@ -193,6 +193,7 @@ def proposal_to_wire(epoch: str, proposal: Proposal) -> transfer.ProposeRequest:
         paused=proposal.paused,
         record_folder_name=proposal.record_folder_name,
         display=proposal.display,
+        display_moves=proposal.display_moves,
     )
 
 
@@ -210,6 +211,7 @@ def proposal_from_wire(m: transfer.ProposeRequest) -> Proposal:
         paused=m.paused,
         record_folder_name=m.record_folder_name,
         display=m.display,
+        display_moves=m.display_moves,
     )
 
 

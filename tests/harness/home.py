@@ -45,9 +45,13 @@ class CommandFailedError(Exception):
 
 
 class Home:
-    """One state folder, as one host has it. `folder` is short: unix socket paths end at 107 characters."""
+    """One state folder, as one host has it. `folder` is short: unix socket paths end at 107 characters.
 
-    def __init__(self, name: str = "h") -> None:
+    `enter` goes before each command, for a home in a namespace of its own.
+    """
+
+    def __init__(self, name: str = "h", *, enter: tuple[str, ...] = ()) -> None:
+        self._enter = enter
         self.folder = Path(tempfile.mkdtemp(prefix=f"tp-{name}-", dir="/tmp"))
         # The runtime folder goes into the home too, so that two homes share nothing and what is left over is seen.
         self.runtime = self.folder / "run"
@@ -63,7 +67,7 @@ class Home:
         self, *arguments: str | Path | int, check: bool = True, timeout_seconds: float = 120, program: str = "teleport"
     ) -> Ran:
         """Runs `teleport ARGUMENTS` in this home. CommandFailedError unless it ends with 0 (or `check` is off)."""
-        argv = [str(TELEPORT.with_name(program)), *(str(each) for each in arguments)]
+        argv = [*self._enter, str(TELEPORT.with_name(program)), *(str(each) for each in arguments)]
         with self._output() as (out, err):
             # Files, not pipes: a runner that keeps the command's output open must not keep us waiting for its end.
             ended = subprocess.run(
@@ -82,7 +86,7 @@ class Home:
 
     def start(self, *arguments: str | Path | int, program: str = "teleport") -> "subprocess.Popen[str]":
         """Starts a command that the test wants to interrupt or watch; its output comes through pipes."""
-        argv = [str(TELEPORT.with_name(program)), *(str(each) for each in arguments)]
+        argv = [*self._enter, str(TELEPORT.with_name(program)), *(str(each) for each in arguments)]
         return subprocess.Popen(
             argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

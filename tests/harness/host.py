@@ -64,14 +64,14 @@ class Host:
         place = ("--storagectl", "Disks", "--port", 0, "--device", 0, "--type", "hdd")
         self.run("storageattach", self.name, *place, "--medium", disk)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Starts the VM; returns when it runs."""
-        self.run("startvm", self.name, "--type", "headless")
+        self.run("startvm", self.name, "--type", "headless", *options)
 
-    def wait_for_teleport(self) -> int:
-        """Starts the VM as a target that waits; the port that it listens on."""
+    def wait_for_teleport(self, *options: str) -> int:
+        """Starts the VM as a target that waits, with these options of `startvm`; the port that it listens on."""
         self.run("modifyvm", self.name, "--teleporter", "on", "--teleporterport", 0)
-        self.start()
+        self.start(*options)
         return int(self.home.info(self.name)["teleporterport"])
 
     def teleport(self, port: int, *options: str, host: str = "localhost", timeout_seconds: float = 180) -> dict[str, Any]:

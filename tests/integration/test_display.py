@@ -4,19 +4,19 @@
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.home import TELEPORT, CommandFailedError, Home
+from tests.harness.home import CommandFailedError, Home
 from tests.harness.host import Host
+from tests.harness.namespaces import Cable
 from tests.harness.scene import kill_hard, until
 from tests.integration.vrde.desk import GUEST, Viewer, rdesktop, xfreerdp
 
@@ -29,9 +29,9 @@ PORTS = "43400-43499"
 class Pair:
     """Two hosts that may run the counter guest, and the viewers that look at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *enter: tuple[str, ...]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tp-disp-", dir="/tmp"))
-        self.homes = (Home("s"), Home("t"))
+        self.homes = tuple(Home(name, enter=words) for name, words in zip("st", enter or ((), ()), strict=True))
         self.here, self.there = (Host(name, home) for name, home in zip("ST", self.homes, strict=True))
         self.viewers: list[Viewer] = []
         self.floppy = self.folder / "counter.img"
@@ -77,9 +77,9 @@ class Pair:
             if name:
                 viewer.x.shot(f"{name}-{number}")
 
-    def connections(self, port: int) -> set[str]:
-        """The viewers' ends of the TCP connections to this port."""
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    def connections(self, port: int, process: int | str = "self") -> set[str]:
+        """The viewers' ends of the TCP connections to this port, in the network of that process."""
+        rows = [line.split() for line in Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]]
         return {row[1] for row in rows if row[3] == "01" and int(row[2].rpartition(":")[2], 16) == port}
 
     def logs(self) -> str:
@@ -101,6 +101,10 @@ class Pair:
     def agent(self, host: Host) -> int:
         return next(pid for pid, command in host.home.processes().items() if command.split()[1:3] == ["-m", "teleport.runner"])
 
+    def dismiss(self, viewer: Viewer) -> None:
+        self.viewers.remove(viewer)
+        viewer.end()
+
     def end(self) -> None:
         for viewer in self.viewers:
             viewer.end()
@@ -109,13 +113,18 @@ class Pair:
         shutil.rmtree(self.folder)
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    made = Pair()
+@contextlib.contextmanager
+def ended(made: Pair) -> Iterator[Pair]:
     try:
         yield made
     finally:
         made.end()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with ended(Pair()) as made:
+        yield made
 
 
 @pytest.mark.timeout(120 + 30 * MOVES)
@@ -187,8 +196,7 @@ def test_a_display_is_switched_at_run_time_and_adopted_by_a_new_agent(pair: Pair
     viewer.process.wait(20)
     assert (pair.vrde()["vrde"], pair.fronts()) == ("off", [])
     assert port not in pair.here.home.ports()
-    pair.viewers.remove(viewer)
-    viewer.end()
+    pair.dismiss(viewer)
     said = pair.here.run("controlvm", "S", "vrde", "on").out
     assert said == f"VRDE server is listening on port {port}.\n"
     kill_hard(pair.fronts()[0])
@@ -222,36 +230,58 @@ def test_headless_switches_it_on_unless_told(pair: Pair) -> None:
     assert not pair.here.home.leftovers()
 
 
-def test_between_hosts_viewers_stay_and_the_front_follows_through_a_tunnel(pair: Pair) -> None:
-    """T is another host by its name (a UTS namespace of its own), so that nothing but TCP leads from one to the other."""
-    port = pair.start()
-    pair.view(*xfreerdp(port))
-    connections = pair.connections(port)
-    (front,) = pair.fronts()
-    home, name = pair.there.home, pair.there.name
-    pair.there.run("modifyvm", name, "--teleporter", "on", "--teleporterport", 0, "--vrde", "on")
-    namespaces = ["--uts"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--uts"]
-    far = ["unshare", *namespaces, "sh", "-c", 'hostname far && exec "$0" startvm T', str(TELEPORT)]
-    subprocess.run(far, env=home.environment, check=True, timeout=120, stdin=subprocess.DEVNULL)
-    outcome = pair.here.teleport(int(home.info(name)["teleporterport"]), "--plan", "raw")
-    theirs = int(home.info(name)["vrdeport"])
-    assert outcome["display"] == f"port {port} of this host, as before, and port {theirs} of far"
-    assert theirs != port
-    assert not pair.here.home.qemus()
-    pair.swap()
-    pair.moves("far")
-    assert pair.connections(port) == connections
-    pair.view(*xfreerdp(theirs))  # and at the target's own port too
-    assert "connected (user" in pair.here.home.logs()
+def test_between_hosts_viewers_stay_until_the_display_is_to_move_too() -> None:
+    """Two network namespaces are the hosts, by IPv4 there and by IPv6 back."""
+    with Cable() as cable, ended(Pair(cable.near.enter, cable.far.enter)) as pair:
+        port = pair.start()
+        near, far = pair.here, pair.there
+        viewer = pair.view(*cable.near.enter, *xfreerdp(port))
+        connections = pair.connections(port, cable.near.pid)
+        assert len(connections) == 1
+        (front,) = pair.fronts()
+        far.run("modifyvm", "T", "--vrde", "on", "--vrdeaddress", "::1")
+        teleporter = far.wait_for_teleport("--insecure")
+        outcome = near.teleport(teleporter, "--insecure", host="10.77.0.2")
+        theirs = int(far.home.info("T")["vrdeport"])
+        assert outcome["display"] == f"port {port} of this host, as before, and port {theirs} of far"
+        assert not near.home.qemus()
+        pair.swap()
+        other = pair.view(*cable.far.enter, *xfreerdp(theirs, host="[::1]"))  # and at the target's own port too
+        assert pair.connections(port, cable.near.pid) == connections
+        assert pair.vrde()["vrdeaddress"] == "::1"
+        assert "connected (user" in near.home.logs()
 
-    # back: the front that stayed shows the guest where it is again, and the target's own goes on for its viewers
-    began = time.monotonic()
-    pair.here.teleport(pair.there.wait_for_teleport(), "--plan", "raw")
-    pair.swap()
-    pair.moves("back")
-    assert pair.connections(port) == connections
-    assert front in pair.fronts()
-    assert pair.vrde()["vrdeport"] == str(port)
-    assert time.monotonic() - began < 120
-    pair.here.run("controlvm", pair.here.name, "poweroff")
-    assert front not in pair.fronts()
+        # back: the front that stayed shows the guest where it is again, and the target's own goes on for its viewers
+        far.teleport(near.wait_for_teleport("--insecure"), "--insecure", host="fd77::1")
+        pair.swap()
+        pair.moves("back")
+        assert pair.connections(port, cable.near.pid) == connections
+        assert front in pair.fronts()
+        assert pair.vrde()["vrdeport"] == str(port)
+
+        # until that host is done with it
+        said = far.run("controlvm", "T", "vrde", "off").out
+        assert said == "The display of the guest that left VM 'T' has ended here; viewers that were connected: 1.\n"
+        other.process.wait(20)
+        pair.dismiss(other)
+        assert not far.home.leftovers()
+
+        # a host that is to be emptied; refused when nobody would serve there
+        far.run("modifyvm", "T", "--vrde", "off")
+        teleporter = far.wait_for_teleport("--insecure")
+        with pytest.raises(CommandFailedError, match="modifyvm 'T' --vrde on"):
+            near.teleport(teleporter, "--insecure", "--move-display", host="10.77.0.2")
+        pair.moves()
+        far.run("modifyvm", "T", "--vrde", "on")
+        ran = near.run(
+            "controlvm", "S", "teleport", "--host", "10.77.0.2", "--port", teleporter, "--insecure", "--move-display"
+        )
+        theirs = int(far.home.info("T")["vrdeport"])
+        said = f"port {theirs} of far now; viewers that were connected here and must connect there: 1"
+        assert ran.out.endswith(f"Its display is at {said}.\n")
+        assert f"the guest has left, and its display is at port {theirs} of far now" in near.home.logs()
+        viewer.process.wait(20)
+        pair.dismiss(viewer)
+        assert not near.home.leftovers()
+        pair.swap()
+        assert pair.vrde()["vrde"] == "on"

@@ -28,6 +28,7 @@ _PLANS = ("auto", "shared", "raw")
 @click.option("--insecure", is_flag=True, help="Plain text off loopback, in a network that you trust.")
 @click.option("--dry-run", is_flag=True, help="The whole preflight; nothing is moved.")
 @click.option("--verify-ram", is_flag=True, help="Hash all of RAM in the pause, on both sides.")
+@click.option("--move-display", is_flag=True, help="To another host: viewers connect there anew; nothing of it stays here.")
 @click.option("--detailed-progress", is_flag=True, help="A line for each look, instead of one bar.")
 @click.option("--json", "as_json", is_flag=True, help="One event a line, as JSON.")
 @click.pass_obj
@@ -43,6 +44,7 @@ def teleport(
     insecure: bool,
     dry_run: bool,
     verify_ram: bool,
+    move_display: bool,
     detailed_progress: bool,
     as_json: bool,
 ) -> int:
@@ -59,6 +61,7 @@ def teleport(
         insecure=insecure,
         dry_run=dry_run,
         verify_ram=verify_ram,
+        move_display=move_display,
     )
     with connect(vm) as control, shown_on(sys.stdout, as_json=as_json, detailed=detailed_progress) as shown:
         events = control.teleport(request)

@@ -2,8 +2,10 @@
 
 import click
 
-from teleport.cli.display import tell_display
+from teleport.cli.display import end_left_display, tell_display
 from teleport.cli.home import store
+from teleport.cli.life import Life
+from teleport.cli.live import live_state
 from teleport.cli.running import connect
 from teleport.machines.options import option
 from teleport.machines.options.option import Use, applied
@@ -24,12 +26,18 @@ def _verb(name: str, about: str) -> click.Command:
     def verb(vm: StoredVm, value: str) -> None:
         use = Use(option=option(name), number=0, words=(value,))
         wanted = applied(vm.definition, (use,))
+        if name == "vrde" and not wanted.vrde.enabled and _has_left(vm) and end_left_display(vm.paths, vm.name):
+            return
         with connect(vm) as control:
             control.status()  # it runs: `modifyvm` is for VMs that don't
         tell_display(vm, wanted, again=True)
         store().edit(vm, lambda definition: applied(definition, (use,)))
 
     return verb
+
+
+def _has_left(vm: StoredVm) -> bool:
+    return live_state(vm.paths, vm.name).life is Life.NOTHING
 
 
 VRDE = tuple(_verb(name, about) for name, about in _VERBS.items())

@@ -192,6 +192,7 @@ class TeleportRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     VERIFY_RAM_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    MOVE_DISPLAY_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     port: _builtins.int
     plan: _builtins.str
@@ -202,6 +203,7 @@ class TeleportRequest(_message.Message):
     dry_run: _builtins.bool
     verify_ram: _builtins.bool
     password: _builtins.str
+    move_display: _builtins.bool
     def __init__(
         self,
         *,
@@ -215,10 +217,11 @@ class TeleportRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         verify_ram: _builtins.bool = ...,
         password: _builtins.str = ...,
+        move_display: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "host", b"host", "insecure", b"insecure", "max_bandwidth_bytes_per_second", b"max_bandwidth_bytes_per_second", "max_downtime_ms", b"max_downtime_ms", "password", b"password", "plan", b"plan", "port", b"port", "timeout_seconds", b"timeout_seconds", "verify_ram", b"verify_ram"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "host", b"host", "insecure", b"insecure", "max_bandwidth_bytes_per_second", b"max_bandwidth_bytes_per_second", "max_downtime_ms", b"max_downtime_ms", "move_display", b"move_display", "password", b"password", "plan", b"plan", "port", b"port", "timeout_seconds", b"timeout_seconds", "verify_ram", b"verify_ram"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

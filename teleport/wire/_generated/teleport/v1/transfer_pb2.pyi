@@ -366,6 +366,7 @@ class ProposeRequest(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     RECORD_FOLDER_NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
+    DISPLAY_MOVES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     generation: _builtins.int
     memory_bytes: _builtins.int
@@ -374,6 +375,8 @@ class ProposeRequest(_message.Message):
     record_folder_name: _builtins.str
     display: _builtins.str
     """the folder of the front that serves the guest's remote display; a target on the same host takes it over"""
+    display_moves: _builtins.bool
+    """between hosts that front ends, and the target serves the display by itself"""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fact]: ...
     @_builtins.property
@@ -399,10 +402,11 @@ class ProposeRequest(_message.Message):
         paused: _builtins.bool = ...,
         record_folder_name: _builtins.str = ...,
         display: _builtins.str = ...,
+        display_moves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "owner", b"owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "epoch", b"epoch", "facts", b"facts", "generation", b"generation", "identity", b"identity", "media", b"media", "memory_bytes", b"memory_bytes", "owner", b"owner", "paused", b"paused", "plan", b"plan", "record_folder_name", b"record_folder_name", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "display_moves", b"display_moves", "epoch", b"epoch", "facts", b"facts", "generation", b"generation", "identity", b"identity", "media", b"media", "memory_bytes", b"memory_bytes", "owner", b"owner", "paused", b"paused", "plan", b"plan", "record_folder_name", b"record_folder_name", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
