@@ -65,7 +65,7 @@ def connect(path) -> socket.socket | None:
 class Guest:
     """A QEMU with the counter guest; its VNC is on a unix socket, as the runner starts it."""
 
-    def __init__(self, folder: Path, name: str, *more: str, floppy: bytes = GUEST) -> None:
+    def __init__(self, folder: Path, name: str, *more: str, floppy: bytes = GUEST, vnc: str = "") -> None:
         self.folder, self.name = folder, name
         self.vnc = f"unix:{folder}/{name}.vnc"
         image = folder / "floppy.img"
@@ -75,7 +75,7 @@ class Guest:
         self.process = subprocess.Popen(
             ["qemu-system-x86_64", "-accel", "tcg", "-m", "32", "-nodefaults", "-display", "none", "-vga", "std", "-usb",
              "-device", "usb-tablet", "-drive", f"if=floppy,format=raw,readonly=on,file={image}",
-             "-vnc", f"{self.vnc},share=force-shared", "-qmp", f"unix:{folder}/{name}.qmp,server=on,wait=off", *more],
+             "-vnc", f"{self.vnc},share=force-shared{vnc}", "-qmp", f"unix:{folder}/{name}.qmp,server=on,wait=off", *more],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )  # fmt: skip
         self.events: dict[str, float] = {}
@@ -237,9 +237,15 @@ class Viewer:
 
 
 def xfreerdp(
-    port: int, *more: str, security: str = "tls", bpp: int = 32, user: str = "john", password: str = "secret"
+    port: int,
+    *more: str,
+    security: str = "tls",
+    bpp: int = 32,
+    user: str = "john",
+    password: str = "secret",
+    host: str = "127.0.0.1",
 ) -> list[str]:
-    return ["xfreerdp", f"/v:127.0.0.1:{port}", f"/u:{user}", f"/p:{password}", f"/sec:{security}", "/cert:ignore",
+    return ["xfreerdp", f"/v:{host}", f"/port:{port}", f"/u:{user}", f"/p:{password}", f"/sec:{security}", "/cert:ignore",
             "/size:720x400", f"/bpp:{bpp}", *more]  # fmt: skip
 
 
@@ -256,8 +262,8 @@ class Desk:
         self._fronts: list[control.FrontClient] = []
         self.viewers: list[Viewer] = []
 
-    async def guest(self, name: str = "source", *more: str, floppy: bytes = GUEST) -> Guest:
-        made = Guest(self.folder, name, *more, floppy=floppy)
+    async def guest(self, name: str = "source", *more: str, floppy: bytes = GUEST, vnc: str = "") -> Guest:
+        made = Guest(self.folder, name, *more, floppy=floppy, vnc=vnc)
         self._ends.callback(made.end)
         return await made.ready()
 
