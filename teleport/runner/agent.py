@@ -72,7 +72,7 @@ class Agent:
         self.runtime = runtime
         self.memory = Memory(runtime)
         self.state = StateFile(options.paths.folder / "state.json")
-        self.display = Display(definition, options.paths, enabled=options.display, say=self.say)
+        self.display = Display(definition, options.paths, home=options.home, enabled=options.display, say=self.say)
         self.waiting: WaitingTarget | None = None
         self.teleport: SourceTeleport | None = None
         self.vm: RunningVm | None = None

@@ -3,7 +3,8 @@
 The front is a process of its own that outlives QEMU and runner (`teleport.ports.DisplayFront`); whose it is says
 `teleport.machines.display_note`. On a teleport
 
-- on one host the target's agent takes the source's front over, once the guest runs there;
+- on one host the target's agent takes the source's front over, once the guest runs there; whom it lets in, and to what, is then as the
+  target VM says, if its display is on, and else as the source VM said;
 - between hosts the target opens a tunnel for the source's front, which stays where its viewers are: it remains the source VM's, whose
   agent takes it up again when a guest comes back, and `controlvm S vrde off` ends it;
 - between hosts with `--move-display` (this host is to be emptied) the target's own front serves at its port before the guest runs
@@ -25,6 +26,7 @@ from pathlib import Path
 from teleport.errors import NotFoundError, StateError, StorageError, TeleportError
 from teleport.machines import display_note
 from teleport.machines.definition import Definition
+from teleport.machines.preferences import with_defaults
 from teleport.machines.store import VmPaths
 from teleport.machines.vrde import VrdeSettings, to_dict
 from teleport.model import DisplayOrder, DisplayStatus, TargetPhase, TargetReport
@@ -59,16 +61,18 @@ def fronts() -> DisplayFronts:
 
 
 class Display:
-    """One VM's. `enabled` overrules the definition for this runner; `say` tells the log and those who watch."""
+    """One VM's; `home` has the preferences of all VMs. `enabled` overrules the definition for this runner; `say` tells the log and those
+    who watch."""
 
     def __init__(
-        self, definition: Definition, paths: VmPaths, *, enabled: bool | None = None, say: Callable[[str], None]
+        self, definition: Definition, paths: VmPaths, *, home: Path, enabled: bool | None = None, say: Callable[[str], None]
     ) -> None:
         self.problem = ""
         self._name = definition.name
         self._enabled = enabled
         self._settings = self._wanted(definition)
         self._paths = paths
+        self._home = home
         self._say = say
         self._front: DisplayFront | None = None
         self._status: DisplayStatus | None = None
@@ -175,7 +179,7 @@ class Display:
             await self._end("it starts with other settings")
             await self._start(settings)
         else:
-            await self._front.update(to_dict(settings))
+            await self._front.update(to_dict(with_defaults(settings, self._home)))
             self._status = await self._front.status()
 
     async def console(self, *, address: str, port: int, screen: int) -> dict[str, str]:
@@ -238,13 +242,25 @@ class Display:
                 await self._find_left()
             if self._front:
                 await self._retarget()
+            if taken:
+                await self._use_own_settings()
             if self._front is None and self._settings.enabled:
                 await self._try_to_start()
+
+    async def _use_own_settings(self) -> None:
+        """A front that came from another VM lets in whom this VM's settings let in, where they have it on; its port stays."""
+        if not (self._front and self._status and self._settings.enabled and self._status.extension == self._settings.extension):
+            return
+        try:
+            await self._front.update(to_dict(with_defaults(self._settings, self._home)))
+        except TeleportError as error:
+            self._say(f"warning: the display goes on as the source had set it: {error}")
 
     async def _take(self, folder: str) -> None:
         try:
             front = (await asyncio.to_thread(fronts)).at(folder)
             display_note.own(self._paths, Path(folder))
+            self._log_into(Path(folder))
         except (TeleportError, OSError) as error:
             self._say(f"warning: the source's display cannot be taken over: {error}")
             return
@@ -352,16 +368,23 @@ class Display:
         if self._status.port:
             self._say(f"VRDE server is listening on port {self._status.port}.")
 
+    def _log_into(self, folder: Path) -> None:
+        """Who connects is read in the log of the VM that runs: the front opens it anew when it is told of a guest's new place."""
+        fresh = folder / f".{_LOG_FILE}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(self._paths.log)
+        fresh.replace(folder / _LOG_FILE)
+
     def _order(self, folder: Path, settings: VrdeSettings) -> DisplayOrder:
         keys = self._paths.folder / _KEYS_FOLDER
         keys.mkdir(mode=0o700, exist_ok=True)
         display_note.own(self._paths, folder)
-        (folder / _LOG_FILE).symlink_to(self._paths.log)  # who connects is read in the VM's own log
+        self._log_into(folder)
         return DisplayOrder(
             vm_name=self._name,
             folder=str(folder),
             keys=str(keys),
-            settings=to_dict(settings),
+            settings=to_dict(with_defaults(settings, self._home)),
             screens=self._screens,
         )
 

@@ -28,7 +28,7 @@ from teleport.machines.vrde import DEFAULT_AUTH_LIBRARY, AuthType, VrdeSettings
 
 LIBRARY_SECONDS = 20
 FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 8.0
+LONGEST_DELAY_SECONDS = 4.0  # FreeRDP gives up after 9 s, also where the password is right this time
 FORGET_SECONDS = 600.0
 MOST_REMEMBERED = 4096
 
@@ -156,6 +156,16 @@ def build(settings: VrdeSettings, guest: GuestLogin | None = None) -> Authentica
             return Guest(guest)
         case AuthType.EXTERNAL:
             return Delegating(_library(settings), Guest(guest))
+
+
+def limit(settings: VrdeSettings) -> str:
+    """What the chosen way to authenticate cannot do on this host; "" when there is nothing to say."""
+    name = settings.auth_library or DEFAULT_AUTH_LIBRARY
+    if settings.auth_type is not AuthType.EXTERNAL or name.lower() != "vboxauth":
+        return ""
+    from teleport.vrde import pam_login  # noqa: PLC0415  # PAM is an extra: other methods must work without it
+
+    return pam_login.limit()
 
 
 def _library(settings: VrdeSettings) -> Authenticator:

@@ -17,11 +17,10 @@ from teleport import errors
 from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings, to_dict
 from teleport.vrde.endpoint import AGENT
-from teleport.vrde.front import CONTROL_SOCKET, MOST_LINE_BYTES, FrontConfig, Json
+from teleport.vrde.front import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20
-LOG_FILE = "vrde.log"
 CONFIG_FILE = "vrde.json"
 
 

@@ -47,6 +47,7 @@ ORPHAN_SECONDS = 180.0
 LOOK_SECONDS = 15.0
 MOST_LINE_BYTES = 1 << 20
 CONTROL_SOCKET = "control.sock"
+LOG_FILE = "vrde.log"  # what the process writes to its stderr
 
 log = logging.getLogger("teleport.vrde.front")
 Json = dict[str, object]
@@ -160,7 +161,7 @@ class Front:
             "screens": [str(each) for each in self._screens.endpoints],
             "agent": str(self._guest.endpoint or ""),
             "sessions": [asdict(each) for each in self._sessions.all()],
-            "details": dict(self._server.details()),
+            "details": {**self._server.details(), **({"limit": limit} if (limit := auth.limit(self._settings)) else {})},
         }
 
     async def _watch(self) -> None:
@@ -217,6 +218,7 @@ class Front:
         agent = str(request.get("agent", ""))
         began = time.monotonic()
         switched = await self._screens.retarget(screens)
+        self._open_log()
         self._tunnel.break_off()
         self._guest.endpoint = from_text(agent) if agent else None
         log.info(
@@ -226,6 +228,13 @@ class Front:
             1000 * (time.monotonic() - began),
         )
         return {"switched": switched}
+
+    def _open_log(self) -> None:
+        """Another VM's log may stand behind the name by now."""
+        with contextlib.suppress(OSError):
+            log_file = os.open(Path(self._config.folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(log_file, sys.stderr.fileno())
+            os.close(log_file)
 
     async def _do_update(self, request: Json) -> Json:
         raw = request["settings"]

@@ -16,6 +16,7 @@ from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import Endpoint
 
 SECONDS = 20
+FIRST_ANSWER_SECONDS = 5  # an agent that does not even greet is not there; viewers give up after some 9 s
 POLL_SECONDS = 0.1  # the agent has no way to be waited for
 CHECKERS = ("/sbin/unix_chkpwd", "/usr/sbin/unix_chkpwd", "/usr/bin/unix_chkpwd")
 
@@ -37,12 +38,18 @@ class GuestAgent:
             try:
                 async with asyncio.timeout(SECONDS):
                     return await self._check(_Conversation(reader, writer), login)
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
                 raise UnreachableError("the guest's agent", f"does not answer ({error or 'time-out'})") from error
 
     @staticmethod
     async def _check(agent: "_Conversation", login: Login) -> bool:
-        await agent.synchronise()
+        try:
+            async with asyncio.timeout(FIRST_ANSWER_SECONDS):
+                await agent.synchronise()
+        except TimeoutError as error:
+            raise UnreachableError(
+                "the guest's agent", "says nothing", "install and start qemu-guest-agent in the guest"
+            ) from error
         failure: TeleportError | None = None
         for path in CHECKERS:
             try:
@@ -57,7 +64,7 @@ class GuestAgent:
             except HypervisorError as error:  # no such program in this guest
                 failure = error
                 continue
-            return await agent.exit_status(started["pid"]) == 0
+            return await agent.exit_status(started.get("pid")) == 0
         raise failure or UnreachableError("the guest's agent", "has no way to check a password")
 
 
@@ -78,7 +85,7 @@ class _Conversation:
             await self._reader.readuntil(b"\xff")
             line = await self._reader.readline()
             with contextlib.suppress(ValueError):
-                if json.loads(line).get("return") == number:
+                if _object(line).get("return") == number:
                     return
 
     async def exit_status(self, pid: object) -> object:
@@ -92,8 +99,20 @@ class _Conversation:
     async def call(self, command: str, arguments: Mapping[str, object]) -> dict[str, object]:
         """One command. Raises HypervisorError with the agent's words."""
         self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        answer = json.loads(await self._reader.readline())
+        answer = _object(await self._reader.readline())
         if "error" in answer:
-            raise HypervisorError("the guest's agent", str(answer["error"].get("desc", "refused")))
-        value = answer["return"]
+            refusal = answer["error"]
+            raise HypervisorError("the guest's agent", str(refusal.get("desc") if isinstance(refusal, dict) else refusal))
+        value = answer.get("return")
         return value if isinstance(value, dict) else {}
+
+
+def _object(line: bytes) -> dict[str, object]:
+    """A line as the JSON object that it must be: the guest may send anything. Raises ValueError."""
+    try:
+        found = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it sends no JSON objects")
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from teleport.errors import BusyError, NotFoundError, UnreachableError, UsageError
-from teleport.machines.vrde import set_extradata, set_option
+from teleport.machines.vrde import set_extradata
 from teleport.vrde.auth import password_hash
 from tests.integration.vrde.desk import Desk, at, rdesktop, settings, until, xfreerdp
 
@@ -53,24 +53,6 @@ def test_a_wrong_password_is_refused_and_stays_out_of_the_log(security, short_fo
     asyncio.run(at(short_folder, body))
 
 
-def test_a_library_of_ones_own_decides(short_folder):
-    library = short_folder / "mine.py"
-    library.write_text(
-        "def authenticate(user, password, domain, client):\n"
-        "    return 'allow' if (user, password, domain, client) == ('ann', 'pass', 'home', '127.0.0.1') else 'deny'\n"
-    )
-
-    async def body(desk: Desk):
-        guest = await (await desk.guest()).counting()
-        chosen = settings(vrdeauthtype="external", vrdeauthlibrary=str(library))
-        _, status = await desk.front(chosen, guest.vnc)
-        await refused(desk, desk.viewer(xfreerdp(status["port"], user="ann", password="pass")), "refused")
-        viewer = desk.viewer(xfreerdp(status["port"], "/d:home", user="ann", password="pass"))
-        await viewer.x.shows_guest()
-
-    asyncio.run(at(short_folder, body))
-
-
 def test_only_what_the_security_method_allows(short_folder):
     async def body(desk: Desk):
         guest = await (await desk.guest()).counting()
@@ -85,39 +67,6 @@ def test_only_what_the_security_method_allows(short_folder):
         await either.x.shows_guest()
 
     asyncio.run(at(short_folder, body))
-
-
-def test_the_manuals_certificate_recipe(short_folder):
-    """7.1.6's openssl commands as printed (with answers to their questions), then a viewer that checks the certificate."""
-    run = (
-        "openssl req -new -x509 -days 365 -extensions v3_ca -keyout ca_key_private.pem -out ca_cert.pem"
-        " -passout pass:abcd -subj /CN=ca &&"
-        "openssl genrsa -out server_key_private.pem && "
-        "openssl req -new -key server_key_private.pem -out server_req.pem -subj /CN=127.0.0.1 && "
-        "openssl x509 -req -days 365 -in server_req.pem -CA ca_cert.pem -CAkey ca_key_private.pem -set_serial 01 -out server_cert.pem"
-        " -passin pass:abcd"
-    )
-
-    async def body(desk: Desk):
-        process = await asyncio.create_subprocess_shell(run, cwd=short_folder, stderr=asyncio.subprocess.DEVNULL)
-        assert await process.wait() == 0
-        chosen = settings(vrdeproperty=f"Security/CACertificate={short_folder}/ca_cert.pem")
-        for name, file in (("ServerCertificate", "server_cert.pem"), ("ServerPrivateKey", "server_key_private.pem")):
-            chosen = settings_with(chosen, f"Security/{name}={short_folder}/{file}")
-        guest = await (await desk.guest()).counting()
-        _, status = await desk.front(chosen, guest.vnc)
-        assert status["details"]["self_signed"] == "no"
-        fingerprint = status["details"]["fingerprint"].lower()
-        argv = xfreerdp(status["port"])
-        argv[argv.index("/cert:ignore")] = f"/cert:fingerprint:sha256:{fingerprint}"
-        viewer = desk.viewer(argv)
-        await viewer.x.shows_guest()
-
-    asyncio.run(at(short_folder, body))
-
-
-def settings_with(chosen, vrdeproperty: str):
-    return set_option(chosen, "vrdeproperty", vrdeproperty)
 
 
 def test_the_self_signed_certificate_is_kept_and_its_key_is_private(short_folder):

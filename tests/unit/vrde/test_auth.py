@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import os
 import time
 from types import MappingProxyType
 
@@ -7,7 +8,7 @@ import pytest
 
 from teleport.errors import NotFoundError, UnreachableError, UsageError
 from teleport.machines.vrde import AuthType, VrdeSettings
-from teleport.vrde import auth
+from teleport.vrde import auth, pam_login
 from teleport.vrde.auth import Login, Simple, Throttle, Verdict
 
 SECRET = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
@@ -105,6 +106,16 @@ def test_what_is_no_library_is_named(name, content, error, tmp_path):
         auth.build(external(path))
 
 
+def test_what_pam_cannot_check_here_is_said(monkeypatch):
+    assert not auth.limit(VrdeSettings())
+    assert not auth.limit(external("VBoxAuthSimple"))
+    monkeypatch.setattr(pam_login, "HELPER_FOLDERS", "/nowhere")
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert "deploy/set-up --pam-helper" in auth.limit(external(""))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not auth.limit(external("VBoxAuth"))
+
+
 def test_an_unknown_library_is_named():
     with pytest.raises(NotFoundError, match="VBoxAuthLdap"):
         auth.build(external("VBoxAuthLdap"))
@@ -130,7 +141,7 @@ def test_guessers_wait_longer_and_longer():
     for _ in range(8):
         throttle.refused("a")
         delays.append(throttle.delay_seconds("a"))
-    assert delays == [0.5, 1, 2, 4, 8, 8, 8, 8]
+    assert delays == [0.5, 1, 2, 4, 4, 4, 4, 4]
     assert throttle.delay_seconds("b") == 0
     throttle.allowed("a")
     assert throttle.delay_seconds("a") == 0
