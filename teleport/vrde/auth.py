@@ -217,6 +217,23 @@ class Throttle:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refused: dict[str, tuple[int, float]] = {}
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    async def decide(self, authenticator: Authenticator, login: Login) -> bool:
+        """Whether this login is let in, after its delay. Those of one client take turns: guesses side by side gain no time."""
+        client = login.client
+        turn, count = self._turns.get(client, (asyncio.Lock(), 0))
+        self._turns[client] = turn, count + 1
+        try:
+            async with turn:
+                await asyncio.sleep(self.delay_seconds(client))
+                right = await authenticator.check(login) is Verdict.ALLOW
+                (self.allowed if right else self.refused)(client)
+                return right
+        finally:
+            turn, count = self._turns.pop(client)
+            if count > 1:
+                self._turns[client] = turn, count - 1
 
     def delay_seconds(self, client: str) -> float:
         """How long the answer to this client's login has to wait."""

@@ -31,7 +31,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from teleport.errors import NotFoundError
-from teleport.vrde.auth import Login, Verdict
+from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Context
 from teleport.vrde.streams import READ_BYTES, first_to_end
@@ -181,13 +181,10 @@ class BrowserConsole:
             except (ValueError, TypeError, KeyError, AttributeError):
                 await connection.close(1008, "this is no login")
                 return
-            await asyncio.sleep(self._context.throttle.delay_seconds(address))
-            if await self._context.authenticator.check(login) is not Verdict.ALLOW:
-                self._context.throttle.refused(address)
+            if not await self._context.throttle.decide(self._context.authenticator, login):
                 self._context.note(f"browser {address} refused: wrong user or password (user {login.user[:64]!r})")
                 await connection.send(json.dumps({"refused": "wrong user or password"}))
                 return
-            self._context.throttle.allowed(address)
             await connection.send(json.dumps({"ticket": self._tickets.issue(screen=screen, user=login.user)}))
 
     async def _view(self, connection: ServerConnection, ticket: _Ticket) -> None:

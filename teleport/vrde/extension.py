@@ -16,6 +16,7 @@ from teleport.machines.vrde import Property, VrdeSettings
 from teleport.vrde.auth import Authenticator, Throttle
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
+from teleport.vrde.usb import UsbDevices
 
 GROUP = "teleport.vrde"
 
@@ -34,8 +35,8 @@ class Context:
 
     `folder` is of mode 0700 and the front's own (sockets, logs), `keys` keeps certificates over restarts. Viewers are put on `screens`
     (RFB, one relay a screen), which the front switches when the guest moves, `admit`ted through `sessions` (several or one, taking
-    over), and decided over by `authenticator`, after `throttle`'s delay for who guessed wrong before. `note` writes one line to the
-    VM's log (refusals; never a password).
+    over), and decided over by `throttle.decide` with `authenticator`, which slows down who guesses. `note` writes one line to the
+    VM's log (refusals; never a password). `usb` takes the devices that viewers share, where the extension can let them in.
     """
 
     vm_name: str
@@ -47,6 +48,7 @@ class Context:
     authenticator: Authenticator
     throttle: Throttle
     note: Callable[[str], None]
+    usb: UsbDevices | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
 

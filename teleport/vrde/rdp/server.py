@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from teleport.errors import TeleportError
 from teleport.machines.vrde import SecurityMethod, VrdeSettings
 from teleport.vrde import certificate, vnc_password
-from teleport.vrde.auth import Login, Verdict
+from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
@@ -329,10 +329,7 @@ class RdpServer:
         logon = Logon.of(info)
         if logon.screen > len(self._screens):
             raise _RefusedError(f"the guest has no screen @{logon.screen}")
-        await asyncio.sleep(self._context.throttle.delay_seconds(address))
-        verdict = await self._context.authenticator.check(Login(logon.user, logon.password, logon.domain, address))
-        if verdict is not Verdict.ALLOW:
-            self._context.throttle.refused(address)
+        login = Login(logon.user, logon.password, logon.domain, address)
+        if not await self._context.throttle.decide(self._context.authenticator, login):
             raise _RefusedError(f"wrong user or password (user {logon.user[:64]!r})")
-        self._context.throttle.allowed(address)
         return logon, SendData(sent.head, info.for_xrdp(logon.screen).pack()).pack()

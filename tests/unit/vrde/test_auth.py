@@ -150,6 +150,27 @@ def test_guessers_wait_longer_and_longer():
     assert throttle.delay_seconds("b") == 0
 
 
+def test_guesses_side_by_side_gain_no_time(monkeypatch):
+    monkeypatch.setattr(auth, "FIRST_DELAY_SECONDS", 0.02)
+    throttle = Throttle(time.monotonic)
+    simple = Simple({"john": SECRET})
+    waited = []
+
+    async def guess(password, client="a"):
+        began = time.monotonic()
+        right = await throttle.decide(simple, Login("john", password, "", client))
+        waited.append(time.monotonic() - began)
+        return right
+
+    async def body():
+        return await asyncio.gather(*(guess(f"guess{number}") for number in range(4)), guess("secret"), guess("secret", "b"))
+
+    assert asyncio.run(body()) == [False, False, False, False, True, True]
+    assert max(waited) > 0.29  # 0.02, 0.04, 0.08 and 0.16
+    assert not throttle.delay_seconds("a")
+    assert not throttle._turns
+
+
 def test_many_guessers_take_bounded_memory():
     throttle = Throttle(lambda: 0.0)
     for number in range(2 * auth.MOST_REMEMBERED):
