@@ -11,7 +11,8 @@ import click
 
 from teleport.cli.grammar import Verb, file_path, one_of, vm_argument, whole_number
 from teleport.cli.home import store
-from teleport.cli.live import require_changeable
+from teleport.cli.live import live_state, require_changeable
+from teleport.cli.live_change import change_live
 from teleport.cli.storagectl import entry
 from teleport.errors import UsageError
 from teleport.machines import media, remote_media
@@ -19,9 +20,11 @@ from teleport.machines.controllers import BUSES
 from teleport.machines.definition import Definition
 from teleport.machines.options.option import checked, draft_of
 from teleport.machines.remote_media import needs_owner_folder
+from teleport.model import VmState
 
 TYPES = ("hdd", "dvddrive", "fdd")
 _LATER = "Teleport does not have it yet"
+_HAS_GUEST = (VmState.RUNNING, VmState.PAUSED, VmState.TELEPORTING)
 
 
 class StorageAttach(Verb):
@@ -61,11 +64,15 @@ class StorageAttach(Verb):
     help="Where both hosts note who runs the guest; needed for devices and URLs, since nothing can lie beside them.",
 )
 @click.option("--mtype", metavar="normal", help="How the disk is written to.")
+@click.option("--forceunmount", "force", is_flag=True, help="Take a medium that the running guest uses.")
 @click.option("--comment", metavar="TEXT", hidden=True, expose_value=False, callback=lambda *_: None)
-def command(vm: str, **given: Any) -> None:
-    """Attach, change or detach a medium."""
+def command(vm: str, *, force: bool, **given: Any) -> None:
+    """Attach, change or detach a medium; while the VM runs, another one for its CD and floppy drives."""
     home = store()
     found = home.find(vm)
+    if live_state(found.paths, found.name).state in _HAS_GUEST:
+        change_live(found, "storageattach", lambda definition: changed(definition, given), force=force)
+        return
     require_changeable(found.paths, found.name, "storageattach")
     home.edit(found, lambda definition: changed(definition, given))
 

@@ -10,11 +10,8 @@ from teleport.errors import StorageError, UsageError
 _LONGEST_BYTES = 4096
 
 
-def password_descriptor(path: Path) -> int:
-    """An inheritable memfd that holds the password alone: the file's first line without its end. The caller closes it.
-
-    Raises StorageError when the file cannot be read, UsageError when there is no password in it.
-    """
+def read_password(path: Path) -> bytes:
+    """The file's first line without its end. Raises StorageError when it cannot be read, UsageError when there is no password in it."""
     try:
         with path.open("rb") as file:
             line = file.read(_LONGEST_BYTES).split(b"\n", 1)[0].rstrip(b"\r")
@@ -22,6 +19,12 @@ def password_descriptor(path: Path) -> int:
         raise StorageError(f"password file {path}", error.strerror or str(error), "check its path and permissions") from error
     if not line:
         raise UsageError(f"password file {path}", "is empty", "write the password into its first line")
+    return line
+
+
+def password_descriptor(path: Path) -> int:
+    """An inheritable memfd that holds the password alone. The caller closes it. Raises as `read_password`."""
+    line = read_password(path)
     descriptor = os.memfd_create("password", 0)
     os.write(descriptor, line)
     return descriptor

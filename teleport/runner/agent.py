@@ -33,6 +33,7 @@ from teleport.runner.facts import require_media
 from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
+from teleport.runner.live import LiveChanges
 from teleport.runner.memory import Doing, Memory, Remembered
 from teleport.runner.ownership import Record, record_at, set_free, take_for_start
 from teleport.runner.saving import check_fits, claim, go_on, load
@@ -83,6 +84,8 @@ class Agent:
         self._listeners: set[News] = set()
         self.shutdown_reason = ""
         self.saving: asyncio.Future[None] | None = None
+        self.changing = ""  # the verb that is changing the running machine just now
+        self.live = LiveChanges(self)
         self.launcher: Launcher
         self.record: Record
 
@@ -130,6 +133,7 @@ class Agent:
             self.state.set(VmState.STARTING)
             await self._restore(saved)
             return
+        self.live.forget()
         await asyncio.to_thread(require_media, self.definition)
         epoch = uuid.uuid4().hex
         me = self.launcher.owner(epoch)
@@ -173,7 +177,7 @@ class Agent:
             await load(guest, paths)
             generation = await claim(self.record, saved, me)
             self.runs(launched, guest, generation=generation, identity=saved.identity)
-            self.spawn(open_forwarded_ports(guest, self.definition, self.say))
+            self.spawn(open_forwarded_ports(guest, lambda: self.definition, self.say))
             self.remember(doing="restoring", runs=not saved.was_paused)
             await go_on(guest, paths, saved)
             await self.display.begin(self.launcher.screens(launched))
@@ -354,7 +358,7 @@ class Agent:
     async def _on_arrival(self, arrived: Arrived) -> None:
         self.runs(arrived.launched, arrived.guest, generation=arrived.generation, identity=arrived.identity)
         await self.display.arrived(self.launcher.screens(arrived.launched), arrived.display)  # viewers are waiting
-        self.spawn(open_forwarded_ports(arrived.guest, self.definition, self.say))
+        self.spawn(open_forwarded_ports(arrived.guest, lambda: self.definition, self.say))
         self._set_state(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
         self.say("the guest arrived")
         self.tell(Outcome(kind=OutcomeKind.MOVED, message="the guest arrived", target_qemu_pid=arrived.launched.process.pid))
@@ -388,6 +392,14 @@ class Agent:
             raise BusyError(action, "a teleport is under way", "wait for its end, or controlvm NAME teleport-cancel")
         if self.saving and not self.saving.done():
             raise BusyError(action, "its state is being saved", "wait for its end")
+        if self.changing:
+            raise BusyError(action, f"the VM is being changed ({self.changing})", "try again when that is done")
+
+    def changed(self, definition: Definition) -> None:
+        """The definition of a VM that runs is another one now, and its machine with it."""
+        self.definition = self.launcher.definition = definition
+        if self.vm:
+            self.vm.definition = definition
 
     async def power_off(self, vm: RunningVm) -> None:
         """Pulls the plug; `_watch_death` sees to the rest."""

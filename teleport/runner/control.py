@@ -12,6 +12,7 @@ from teleport.errors import BusyError, InDoubtError, StateError, TeleportError, 
 from teleport.machines.vrde import from_dict
 from teleport.model import VmState
 from teleport.runner.agent import Agent
+from teleport.runner.live import SENT, parsed
 from teleport.runner.saving import resume_unsaved, save
 from teleport.runner.vm import RunningVm, TeleportOrder
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
@@ -79,6 +80,9 @@ class ControlHandlers:
         """Commands of free form. Raises UsageError for one that this build does not know."""
         if command == "screenshotpng" and len(arguments) == 1:
             await self._agent.running("screenshotpng").guest.screendump(Path(arguments[0]))
+            return ""
+        if command == "change" and len(arguments) == len(SENT):
+            await self._agent.live.change(parsed(arguments, self._agent.options.paths.definition))
             return ""
         if command == "savestate":
             return await self._savestate(wait=arguments == ("wait",))

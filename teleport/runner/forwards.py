@@ -12,15 +12,16 @@ _TRIES_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 
 
-async def open_forwarded_ports(guest: QmpGuest, definition: Definition, say: Callable[[str], object]) -> None:
-    """Opens the definition's forwarded ports in a QEMU that was started without them; says which could not be had.
+async def open_forwarded_ports(guest: QmpGuest, definition: Callable[[], Definition], say: Callable[[str], object]) -> None:
+    """Opens the forwarded ports of a QEMU that was started without them; says which could not be had. `definition` gives the VM's
+    as it is then: a rule that was deleted meanwhile is not opened any more.
 
     The guest runs meanwhile: a port that stays busy is a word in the log, never the end of a guest.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _TRIES_SECONDS
-    for command in forward_commands(definition):
-        while True:
+    for command in forward_commands(definition()):
+        while command in forward_commands(definition()):
             try:
                 said = (await guest.hmp(command)).strip()
             except HypervisorError:

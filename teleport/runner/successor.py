@@ -71,6 +71,7 @@ class Successor:
         await self._agent.display.adopt(self._agent.launcher.screens(launched))
         if sent is None:
             await self._finish_doing(vm, remembered)
+            await self._agent.live.settle(vm)
             self._agent.state.beside = self._agent.display.properties()
             self._agent.state.set(await self._agent.state_of(guest))
             self._agent.say("a new agent took up the running VM")

@@ -29,11 +29,18 @@ MEMORY_MB = 160
 class Scene:
     """`here` is where the guest runs, `there` where it goes next; `swap` after a move. A context manager that leaves nothing.
 
-    `one_home`: both VMs in one state folder. `faults` arms fault points of a host's runners, also of those that run already.
+    `one_home`: both VMs in one state folder. `cd` is in a drive of both machines. `faults` arms fault points of a host's runners, also
+    of those that run already.
     """
 
     def __init__(
-        self, *, one_home: bool = False, load: Load = LOAD, memory_mb: int = MEMORY_MB, options: tuple[str, ...] = ()
+        self,
+        *,
+        one_home: bool = False,
+        load: Load = LOAD,
+        memory_mb: int = MEMORY_MB,
+        options: tuple[str, ...] = (),
+        cd: Path | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tp-scene-", dir="/tmp"))
         self.disk = self.folder / "disk.qcow2"
@@ -46,6 +53,7 @@ class Scene:
         self.console = GuestConsole(self.here.endpoint, self.there.endpoint)
         self.spoilt = False
         self._load, self._memory_mb, self._options = load, memory_mb, options
+        self._cd = cd
         self._listening: set[str] = set()
         self._marks = 0
 
@@ -53,6 +61,10 @@ class Scene:
         try:
             for host in (self.here, self.there):
                 host.define(load=self._load, memory_mb=self._memory_mb, disk=self.disk, options=self._options)
+                if self._cd:
+                    host.run("storagectl", host.name, "--name", "IDE", "--add", "ide")
+                    place = ("--storagectl", "IDE", "--port", 1, "--device", 0, "--type", "dvddrive")
+                    host.run("storageattach", host.name, *place, "--medium", self._cd)
             self.console.__enter__()
             self.here.start()
             self.console.wait_ready(400)

@@ -1,7 +1,8 @@
 """`controlvm NAME VERB …`: a group whose first word is the VM."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -14,8 +15,11 @@ from teleport.errors import UsageError
 class VmGroup(click.Group):
     """Verbs on one VM, which is the commands' object (`click.pass_obj`)."""
 
-    def __init__(self, name: str, *, commands: Sequence[click.Command], **more: Any) -> None:
+    def __init__(
+        self, name: str, *, commands: Sequence[click.Command], refused: Mapping[str, str] = MappingProxyType({}), **more: Any
+    ) -> None:
         super().__init__(name, **more)
+        self.refused = refused  # verbs of VirtualBox that we don't take, and why
         self.params.append(click.Argument(["vm"], metavar="NAME|UUID", shell_complete=complete_vm))
         for each in commands:
             self.add_command(each)
@@ -30,6 +34,8 @@ class VmGroup(click.Group):
         word = args[0]
         found = self.get_command(ctx, word)
         if found is None:
+            if word in self.refused:
+                raise UsageError(f"{self.name} {word}", self.refused[word])
             near = difflib.get_close_matches(word, self.commands, n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(self.commands)}"
             raise UsageError(f"{self.name} {word}", "there is no such verb", hint)

@@ -14,7 +14,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--audio null`, `--audiocontroller` | `AC97`, `intel-hda`, `sb16` | `usb` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
 | `--guest-agent` | `virtio-serial-pci`, `virtserialport` and a chardev | `channels` |
-| `--nicN`, `--nictypeN`, `--natpfN`, `--bridgeadapterN`, `--intnetN` | `-netdev user`, `tap`, `socket`, and a NIC | `network` |
+| `--nicN`, `--nictypeN`, `--natpfN`, `--bridgeadapterN`, `--intnetN` | `-netdev user`, `tap`, `socket` on a hub with a NIC | `network` |
 | `storagectl`, `storageattach` | a controller, `-blockdev`, and a drive of the same name, e.g. `sata-0-0` | `storage` |
 | `--bootN` | `bootindex` of the devices, `-boot strict=on` | `boot` |
 

@@ -1,6 +1,13 @@
-"""Network adapters: a backend `nicN-backend` and the device `nicN`."""
+"""Network adapters: the device `nicN`, and the backend `nicN-backend` that it is connected with.
+
+QEMU lets no device change its backend, but ports of a hub come and go (tried): so the device sits on port `nicN-port` of hub N for
+good, and what it is connected with is plugged in at another port, `nicN-plug`. A hub knows no offloads; a virtio adapter on a
+bridge has its tap directly instead, since it agrees with the guest on checksums and segmentation by the host, which is most of its
+speed. That one stays as it was started.
+"""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from teleport.machines.adapters import Forward, Nic, NicModel
@@ -35,26 +42,57 @@ def network_arguments(definition: Definition, launch: Launch) -> list[str]:
             f"mac={launch.mac(nic.number, nic.mac)}",
             f"bootindex={boot_index}" if boots else "romfile=",
         ]
-        if backend := _backend(definition, nic, launch):
-            arguments += ["-netdev", f"{backend},id=nic{nic.number}-backend"]
-            properties.append(f"netdev=nic{nic.number}-backend")
+        backends = netdevs(definition, nic)
+        direct = nic.model == "virtio" and nic.attachment == "bridged"
+        if not direct:
+            arguments += ["-netdev", f"hubport,id={port_id(nic.number)},hubid={nic.number}"]
+        for each in backends[:1] if direct else backends:
+            words = [str(each["type"]), *(f"{name}={value}" for name, value in each.items() if name != "type")]
+            if nic.attachment == "nat" and each["type"] == "user" and not launch.incoming:
+                words += [f"hostfwd={_forward(forward)}" for forward in nic.forwards]
+            arguments += ["-netdev", ",".join(words)]
+        properties.append(f"netdev={backend_id(nic.number) if direct else port_id(nic.number)}")
         arguments += ["-device", ",".join(properties)]
     return arguments
 
 
-def _backend(definition: Definition, nic: Nic, launch: Launch) -> str:
-    """`null` is an adapter whose cable is in no socket."""
+def port_id(number: int) -> str:
+    """The adapter's own port of its hub."""
+    return f"nic{number}-port"
+
+
+def plug_id(number: int) -> str:
+    """The port at which the backend is plugged in."""
+    return f"nic{number}-plug"
+
+
+def backend_id(number: int) -> str:
+    """What the adapter is connected with."""
+    return f"nic{number}-backend"
+
+
+def netdevs(definition: Definition, nic: Nic) -> tuple[Mapping[str, str | int], ...]:
+    """The backend, without forwarded ports, and the plug that puts it on the adapter's hub, each as `netdev_add` takes it.
+
+    `null` is an adapter whose cable is in no socket: nothing.
+    """
     match nic.attachment:
         case "nat":
-            forwards = "" if launch.incoming else "".join(f",hostfwd={_forward(each)}" for each in nic.forwards)
-            return f"user{forwards}"
+            backend: dict[str, str | int] = {"type": "user"}
         case "bridged":
-            return f"tap,ifname={tap_name(definition, nic.number)},script=no,downscript=no"
+            backend = {"type": "tap", "ifname": tap_name(definition, nic.number), "script": "no", "downscript": "no"}
         case "intnet":
             address, port = internal_group(nic.network)
-            return f"socket,mcast={address}:{port},localaddr=127.0.0.1"
+            backend = {"type": "socket", "mcast": f"{address}:{port}", "localaddr": "127.0.0.1"}
         case _:
-            return ""
+            return ()
+    plug: dict[str, str | int] = {
+        "type": "hubport",
+        "id": plug_id(nic.number),
+        "hubid": nic.number,
+        "netdev": backend_id(nic.number),
+    }
+    return {**backend, "id": backend_id(nic.number)}, plug
 
 
 def _forward(forward: Forward) -> str:
@@ -68,21 +106,21 @@ def forward_commands(definition: Definition) -> tuple[str, ...]:
     A port can be bound once on a host, so a QEMU that waits for a guest (`Launch.incoming`) is started without them.
     """
     return tuple(
-        f"hostfwd_add nic{nic.number}-backend {_forward(each)}"
+        forward_command(nic.number, each)
         for nic in sorted(definition.nics, key=lambda each: each.number)
         if nic.attachment == "nat"
         for each in nic.forwards
     )
 
 
-def release_commands(definition: Definition) -> tuple[str, ...]:
-    """Lines for the human monitor of a source that close its forwarded ports."""
-    return tuple(
-        f"hostfwd_remove nic{nic.number}-backend {each.protocol}:{each.host_address}:{each.host_port}"
-        for nic in sorted(definition.nics, key=lambda each: each.number)
-        if nic.attachment == "nat"
-        for each in nic.forwards
-    )
+def forward_command(number: int, forward: Forward) -> str:
+    """The line for the human monitor that opens one port; it answers with nothing when that was done."""
+    return f"hostfwd_add {backend_id(number)} {_forward(forward)}"
+
+
+def release_command(number: int, forward: Forward) -> str:
+    """... that closes it; it answers with a line in any case."""
+    return f"hostfwd_remove {backend_id(number)} {forward.protocol}:{forward.host_address}:{forward.host_port}"
 
 
 def unplugged(definition: Definition) -> tuple[str, ...]:
@@ -90,8 +128,13 @@ def unplugged(definition: Definition) -> tuple[str, ...]:
     return tuple(
         f"nic{nic.number}"
         for nic in sorted(definition.nics, key=lambda each: each.number)
-        if nic.attachment == "null" or (nic.attachment != "none" and not nic.cable)
+        if nic.attachment != "none" and not has_link(nic)
     )
+
+
+def has_link(nic: Nic) -> bool:
+    """Whether the guest sees a carrier."""
+    return nic.cable and nic.attachment not in ("none", "null")
 
 
 def tap_name(definition: Definition, number: int) -> str:

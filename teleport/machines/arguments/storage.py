@@ -31,7 +31,7 @@ def storage_arguments(definition: Definition, launch: Launch) -> list[str]:
                 if each.password_file:
                     place = escaped(launch.secret_files.get(name, each.password_file))
                     arguments += ["-object", f"secret,id={secret_id(name)},file={place}"]
-                node = _block_node(name, each, initiator=definition.uuid)
+                node = block_node(name, each, initiator=definition.uuid)
                 arguments += ["-blockdev", json.dumps(node, separators=(",", ":"), ensure_ascii=False)]
             properties = _drive(definition, controller, each)
             where = (controller.bus, each.port, each.device)
@@ -61,8 +61,9 @@ def secret_id(node: str) -> str:
     return f"secret-{node}"
 
 
-def _block_node(name: str, attachment: Attachment, *, initiator: str) -> dict[str, object]:
-    """The medium as a block node; the format is named, never probed (a guest could write another one's header)."""
+def block_node(name: str, attachment: Attachment, *, initiator: str) -> dict[str, object]:
+    """The medium as a block node, for `-blockdev` and `blockdev-add`; the format is named, never probed (a guest could write another one's
+    header)."""
     access = {"read-only": True} if attachment.is_read_only else {"read-only": False, "discard": "unmap"}
     secret = secret_id(name) if attachment.password_file else ""
     below = protocol_node(attachment.medium, initiator=initiator, secret=secret)

@@ -13,7 +13,13 @@ from teleport.machines.options.kinds import SWITCH, Kind, choice, refuse, text
 from teleport.machines.options.option import Draft, Option, numbered
 
 NETWORK = "Network"
-_NOT_THERE = "Teleport doesn't have that kind of network yet"
+# Kinds of network of VirtualBox that Linux and QEMU have not, or have under another name.
+NOT_HERE = {
+    "hostonly": "Linux has it as a bridge that no card of this host is on: `ip link add vboxnet0 type bridge`, give it an address, "
+    "and use bridged with --bridgeadapterN vboxnet0",
+    "generic": "its drivers (UDP tunnel, VDE) are VirtualBox's own: use bridged, or intnet between VMs of one host",
+    "natnetwork": "its server is VirtualBox's own: nat gives each adapter a network of its own, intnet connects VMs of one host",
+}
 
 
 def new_mac() -> str:
@@ -121,7 +127,7 @@ OPTIONS = (
             "nat",
             "bridged",
             "intnet",
-            refused=dict.fromkeys(("hostonly", "generic", "natnetwork"), _NOT_THERE),
+            refused=NOT_HERE,
         ),
         label="NIC",
         about="none: no adapter; null: one without a cable; nat: behind the host's address; bridged: on a bridge of the host; "
