@@ -38,7 +38,6 @@ LOOK_SECONDS = 10.0
 _LOG_FILE, _KEYS_FOLDER = "vrde.log", "vrde"
 # What a running front cannot exchange: it is stopped and started for that, and its viewers connect again.
 _NEEDS_RESTART = ("ports", "address", "extension")
-_CERTIFICATES = "Security/"
 
 
 @dataclass(frozen=True)
@@ -420,7 +419,6 @@ def _as_set(addresses: tuple[str, ...]) -> str:
 
 def _restart_is_needed(before: VrdeSettings, after: VrdeSettings) -> bool:
     def fixed(settings: VrdeSettings) -> tuple[object, ...]:
-        keys = {name: value for name, value in settings.properties.items() if name.startswith(_CERTIFICATES)}
-        return (*(getattr(settings, name) for name in _NEEDS_RESTART), keys)
+        return tuple(getattr(settings, name) for name in _NEEDS_RESTART)
 
     return fixed(before) != fixed(after)

@@ -29,6 +29,11 @@ class Certificate:
     self_signed: bool
 
 
+def is_half_named(settings: VrdeSettings) -> bool:
+    """Whether the properties name a certificate without its key, or the reverse."""
+    return ("Security/ServerCertificate" in settings.properties) != ("Security/ServerPrivateKey" in settings.properties)
+
+
 def load(settings: VrdeSettings, folder: Path) -> Certificate:
     """Loads `Security/ServerCertificate` and `Security/ServerPrivateKey`, or makes and keeps a pair of its own in `folder`.
 
@@ -37,7 +42,7 @@ def load(settings: VrdeSettings, folder: Path) -> Certificate:
     certificate = settings.properties.get("Security/ServerCertificate", "")
     key = settings.properties.get("Security/ServerPrivateKey", "")
     authority = settings.properties.get("Security/CACertificate", "")
-    if bool(certificate) != bool(key):
+    if is_half_named(settings):
         missing = "Security/ServerPrivateKey" if certificate else "Security/ServerCertificate"
         raise UsageError(f"--vrdeproperty {missing}", "a certificate and its key are needed together", "set it, or empty both")
     if certificate:

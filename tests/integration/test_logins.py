@@ -82,13 +82,17 @@ def folder() -> Iterator[Path]:
 
 
 def _make(host: Host, folder: Path) -> None:
-    """The counter guest, with the manual's certificate."""
+    """The counter guest."""
     host.run("createvm", "--name", "My VM", "--ostype", "Linux26_64", "--register")
     host.run("modifyvm", "My VM", "--memory", 64, "--boot1", "floppy", "--vrde", "on", *DISPLAY)
     floppy = folder / "counter.img"
     floppy.write_bytes(GUEST.ljust(1474560, b"\0"))
     host.run("storagectl", "My VM", "--name", "Floppy", "--add", "floppy")
     host.run("storageattach", "My VM", "--storagectl", "Floppy", "--device", 0, "--type", "fdd", "--medium", floppy)
+
+
+def _certify(host: Host, folder: Path) -> str:
+    """The manual's certificate for a VM that runs; its fingerprint."""
     (folder / "path").mkdir()
     subprocess.run(["sh", "-ec", RECIPE], cwd=folder / "path", check=True, capture_output=True, timeout=60)
     for name, file in (
@@ -98,6 +102,12 @@ def _make(host: Host, folder: Path) -> None:
     ):
         command = [TELEPORT, "modifyvm", "My VM", "--vrdeproperty", f"Security/{name}=path/{file}.pem"]
         subprocess.run(command, cwd=folder, env=host.home.environment, check=True, timeout=60)
+
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", "path/server_cert.pem", "-noout", "-fingerprint", "-sha256"],
+        cwd=folder, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    return shown.stdout.strip().partition("=")[2]
 
 
 def _start(host: Host, mounts: str) -> None:
@@ -116,10 +126,7 @@ def test_the_manuals_logins_and_switches(home, folder: Path) -> None:
     door = Door(folder, host)
 
     door.refuses("john", WRONG)
-    shown = subprocess.run(
-        ["openssl", "x509", "-in", "path/server_cert.pem", "-noout", "-fingerprint", "-sha256"],
-        cwd=folder, capture_output=True, text=True, check=True, timeout=30,
-    ).stdout.strip().partition("=")[2]  # fmt: skip
+    shown = _certify(host, folder)
     assert home.info("My VM")["vrdefingerprint"] == shown
     argv = xfreerdp(door.port)
     argv[argv.index("/cert:ignore")] = f"/cert:fingerprint:sha256:{shown.lower()}"

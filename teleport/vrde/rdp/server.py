@@ -107,6 +107,10 @@ class _Link:
                 return recoded
 
 
+def _protection(settings: VrdeSettings) -> dict[str, str]:
+    return {name: value for name, value in settings.properties.items() if name.startswith("Security/")}
+
+
 class RdpServer:
     """The DisplayServer of the extension `rdp`."""
 
@@ -129,10 +133,7 @@ class RdpServer:
     async def start(self) -> Bound:
         """See DisplayServer."""
         try:
-            if self._settings.security is not SecurityMethod.RDP:
-                self._certificate = certificate.load(self._settings, self._context.keys)
-            if self._settings.security is not SecurityMethod.TLS:
-                self._server_key = ServerKey()
+            self._protect(self._settings)
             bound, sockets = listen(self._settings.ports, self._settings.address)
             try:
                 self._addresses = tuple([await self._serve_relay(n + 1) for n in range(len(self._screens))])
@@ -167,6 +168,10 @@ class RdpServer:
 
     async def update(self, settings: VrdeSettings) -> None:
         """See DisplayServer. Clipboard and sound are channels of xrdp: they change for viewers that connect from now on."""
+        if certificate.is_half_named(settings):
+            self._context.note("only one of Security/ServerCertificate and ServerPrivateKey is set: the certificate stays as it is")
+        elif _protection(settings) != _protection(self._settings):
+            self._protect(settings)
         old, self._settings = self._settings, settings
         if any(old.is_disabled(each) != settings.is_disabled(each) for each in ("Clipboard", "Audio")) and self._xrdp:
             old_xrdp, self._xrdp = self._xrdp, None
@@ -176,6 +181,13 @@ class RdpServer:
                 retiring = asyncio.create_task(self._retire(old_xrdp))
                 self._connections.add(retiring)
                 retiring.add_done_callback(self._connections.discard)
+
+    def _protect(self, settings: VrdeSettings) -> None:
+        """Certificate and key for viewers that connect from now on."""
+        if settings.security is not SecurityMethod.RDP:
+            self._certificate = certificate.load(settings, self._context.keys)
+        if settings.security is not SecurityMethod.TLS:
+            self._server_key = self._server_key or ServerKey()
 
     def details(self) -> Mapping[str, str]:
         """See DisplayServer."""
