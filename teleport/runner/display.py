@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from teleport.errors import NotFoundError, StateError, StorageError, TeleportError
+from teleport.errors import NotFoundError, StateError, StorageError, TeleportError, UnreachableError
 from teleport.machines import display_note
 from teleport.machines.definition import Definition
 from teleport.machines.preferences import with_defaults
@@ -35,6 +35,7 @@ from teleport.runner.runtime_folder import is_private_folder, new_display_folder
 
 GROUP, NAME = "teleport.display", "front"
 LOOK_SECONDS = 10.0
+FOLLOW_TRIES, FOLLOW_EVERY_SECONDS = 10, 0.1
 _LOG_FILE, _KEYS_FOLDER = "vrde.log", "vrde"
 # What a running front cannot exchange: it is stopped and started for that, and its viewers connect again.
 _NEEDS_RESTART = ("ports", "address", "extension")
@@ -91,6 +92,11 @@ class Display:
     def folder(self) -> str:
         """The front's folder; "" when none serves."""
         return self._front.folder if self._front else ""
+
+    @property
+    def front(self) -> DisplayFront | None:
+        """The front that serves; None when none does."""
+        return self._front
 
     def properties(self) -> dict[str, str]:
         """What `showvminfo` shows of it. `vrdeport` is the bound one, -1 when it should be on and is not."""
@@ -284,7 +290,7 @@ class Display:
                 return here
             if report.display_screens:
                 try:
-                    await front.retarget(report.display_screens, host=host)
+                    await _follow(front, report.display_screens, host=host)
                 except TeleportError as error:
                     self._say(f"warning: the display cannot follow the guest: {error}")
                 else:
@@ -408,6 +414,17 @@ class Display:
     def _where(self) -> str:
         port = self._status.port if self._status else 0
         return f"port {port} of {socket.gethostname()}" if port else ""
+
+
+async def _follow(front: DisplayFront, screens: tuple[str, ...], *, host: str) -> None:
+    """Points the front at another host. Raises UnreachableError after some tries: the front there, which has served viewers of this one
+    until now, breaks off every connection when it switches to the guest that has just arrived."""
+    for _ in range(FOLLOW_TRIES - 1):
+        with contextlib.suppress(UnreachableError):
+            await front.retarget(screens, host=host)
+            return
+        await asyncio.sleep(FOLLOW_EVERY_SECONDS)
+    await front.retarget(screens, host=host)
 
 
 def _as_set(addresses: tuple[str, ...]) -> str:
