@@ -1,8 +1,6 @@
 """`list`: VMs, running VMs, OS types, CPU models, media, and facts about this host."""
 
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import click
 
 from teleport.cli.grammar import Verb
 from teleport.cli.home import store
+from teleport.cli.host_lists import hostcpuids, hostinfo
 from teleport.cli.live import live_state
 from teleport.cli.vminfo import rows
 from teleport.errors import UsageError
@@ -48,7 +47,7 @@ def _vm(vm: StoredVm, *, running: bool) -> Iterator[Entry]:
         "cpus": vm.definition.machine.cpus,
         "settings_file": str(vm.paths.definition),
     }
-    yield fact, [f'"{vm.name}" {{{vm.uuid}}}'], [each.human() for each in rows(vm, live) if each.value]
+    yield fact, [f'"{vm.name}" {{{vm.uuid}}}'], [each.human() for each in rows(vm, live) if each.label and each.value]
 
 
 def _ostypes() -> Iterator[Entry]:
@@ -100,30 +99,6 @@ def _media(kind: str) -> Iterator[Entry]:
         yield fact, lines, lines
 
 
-def _hostinfo() -> Iterator[Entry]:
-    memory = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        memory[name] = int(rest.split()[0]) >> 10
-    fact = {
-        "processors_online": os.cpu_count() or 1,
-        "memory_mb": memory.get("MemTotal", 0),
-        "memory_available_mb": memory.get("MemAvailable", 0),
-        "system": platform.system(),
-        "release": platform.release(),
-    }
-    lines = [
-        "Host Information:",
-        "",
-        f"Processor online count: {fact['processors_online']}",
-        f"Memory size: {fact['memory_mb']} MByte",
-        f"Memory available: {fact['memory_available_mb']} MByte",
-        f"Operating system: {fact['system']}",
-        f"Operating system version: {fact['release']}",
-    ]
-    yield fact, lines, lines
-
-
 def _systemproperties() -> Iterator[Entry]:
     home = store()
     fact = {
@@ -164,7 +139,8 @@ _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
     "dvds": lambda: _media("dvddrive"),
     "floppies": lambda: _media("fdd"),
     "hddbackends": _formats,
-    "hostinfo": _hostinfo,
+    "hostinfo": hostinfo,
+    "hostcpuids": hostcpuids,
     "systemproperties": _systemproperties,
 }
 

@@ -20,10 +20,10 @@ def command(*, vm: str, machinereadable: bool, as_json: bool) -> None:
     found = store().find(vm)
     shown = list(rows(found, live_state(found.paths)))
     if as_json:
-        click.echo(json.dumps({each.key: each.value for each in shown}, ensure_ascii=False))
+        click.echo(json.dumps({each.key: each.value for each in shown if each.key}, ensure_ascii=False))
         return
     for each in shown:
-        if machinereadable:
+        if machinereadable and each.key:
             click.echo(each.machine())
-        elif each.value:
+        elif not machinereadable and each.label and each.value:
             click.echo(each.human())

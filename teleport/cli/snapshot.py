@@ -1,16 +1,14 @@
 """`snapshot NAME take|restore|restorecurrent|delete|list`: while the VM is off."""
 
-from collections.abc import Iterator
-
 import click
 
 from teleport.cli.controlvm.group import VmGroup
 from teleport.cli.grammar import Verb
 from teleport.cli.home import store
 from teleport.cli.live import live_state, require_at_rest
-from teleport.cli.vminfo import Row
+from teleport.cli.vminfo import snapshot_lines, snapshot_rows
 from teleport.errors import StateError
-from teleport.machines.snapshots import Snapshot, Snapshots, Tree, read_tree
+from teleport.machines.snapshots import Snapshots, read_tree
 from teleport.machines.store import StoredVm
 
 
@@ -74,36 +72,8 @@ def show(vm: StoredVm, *, machinereadable: bool) -> None:
     if not tree.snapshots:
         click.echo("This machine does not have any snapshots")
         return
-    if not machinereadable:
-        for depth, _, each in _walk(tree, "", ""):
-            star = " *" if each.uuid == tree.current else ""
-            click.echo(f"{'   ' * (depth + 1)}Name: {each.name} (UUID: {each.uuid}){star}")
-            if each.description:
-                click.echo(f"{'   ' * (depth + 1)}Description: {each.description}")
-        return
-    for key, value in _rows(tree):
-        # VirtualBox quotes the keys of storage places, never these.
-        click.echo(f"{key}{Row('', 'value', value).machine().removeprefix('value')}")
-
-
-def _walk(tree: Tree, parent: str, node: str, depth: int = 0) -> Iterator[tuple[int, str, Snapshot]]:
-    """Depth, VirtualBox's node ("", "-1", "-1-2"), snapshot."""
-    for number, each in enumerate(tree.children(parent), start=1):
-        own = f"{node}-{number}" if parent else ("" if number == 1 else f"-{number}")
-        yield depth, own, each
-        yield from _walk(tree, each.uuid, own, depth + 1)
-
-
-def _rows(tree: Tree) -> Iterator[tuple[str, str]]:
-    for _, node, each in _walk(tree, "", ""):
-        yield f"SnapshotName{node}", each.name
-        yield f"SnapshotUUID{node}", each.uuid
-        if each.description:
-            yield f"SnapshotDescription{node}", each.description
-        if each.uuid == tree.current:
-            yield "CurrentSnapshotName", each.name
-            yield "CurrentSnapshotUUID", each.uuid
-            yield "CurrentSnapshotNode", f"SnapshotName{node}"
+    for line in (each.machine() for each in snapshot_rows(tree)) if machinereadable else snapshot_lines(tree):
+        click.echo(line)
 
 
 command = VmGroup(

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from teleport.cli.live import LiveState
+from teleport.errors import StorageError
 from teleport.machines.controllers import BUSES
 from teleport.machines.options import OPTIONS
 from teleport.machines.ostypes import OS_TYPES
+from teleport.machines.snapshots import Snapshot, Tree, read_tree
 from teleport.machines.store import StoredVm
 
 _WIDTH = 34
@@ -14,12 +16,14 @@ _WIDTH = 34
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `label` for people, `key` for programs, with VirtualBox's names where they exist. `quoted`: text, not a number."""
+    """One line: `label` for people ("": not for them), `key` for programs, with VirtualBox's names where they exist. `quoted`: text, not
+    a number. `bare`: the key is never quoted, as VirtualBox does with a snapshot's."""
 
     label: str
     key: str
     value: str
     quoted: bool = True
+    bare: bool = False
 
     def human(self) -> str:
         """As `showvminfo` prints it."""
@@ -27,7 +31,7 @@ class Row:
 
     def machine(self) -> str:
         """As `showvminfo --machinereadable` prints it: KEY=VALUE with text in quotes, quotes and line breaks escaped."""
-        key = f'"{self.key}"' if " " in self.key or "-" in self.key else self.key
+        key = f'"{self.key}"' if not self.bare and (" " in self.key or "-" in self.key) else self.key
         if not self.quoted:
             return f"{key}={self.value}"
         escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -40,6 +44,48 @@ def rows(vm: StoredVm, live: LiveState) -> Iterator[Row]:
     yield from (row for row in _settings(vm) if row.key not in live.details)
     yield from _storage(vm)
     yield from _state(vm, live)
+    yield from _snapshots(vm)
+
+
+def _snapshots(vm: StoredVm) -> Iterator[Row]:
+    try:
+        tree = read_tree(vm.paths)
+    except StorageError as error:  # the rest can still be shown
+        yield Row("Snapshots", "SnapshotError", str(error))
+        return
+    if tree.snapshots:
+        yield Row("Snapshots", "", "\n" + "\n".join(snapshot_lines(tree)))
+    yield from snapshot_rows(tree)
+
+
+def snapshot_lines(tree: Tree) -> Iterator[str]:
+    """The tree for people; the VM goes on from the one with the star."""
+    for depth, _, each in _walk(tree, "", ""):
+        star = " *" if each.uuid == tree.current else ""
+        yield f"{'   ' * (depth + 1)}Name: {each.name} (UUID: {each.uuid}){star}"
+        if each.description:
+            yield f"{'   ' * (depth + 1)}Description: {each.description}"
+
+
+def snapshot_rows(tree: Tree) -> Iterator[Row]:
+    """The tree for programs: the nodes `""`, `-1`, `-1-2` of VirtualBox."""
+    for _, node, each in _walk(tree, "", ""):
+        yield Row("", f"SnapshotName{node}", each.name, bare=True)
+        yield Row("", f"SnapshotUUID{node}", each.uuid, bare=True)
+        if each.description:
+            yield Row("", f"SnapshotDescription{node}", each.description, bare=True)
+        if each.uuid == tree.current:
+            yield Row("", "CurrentSnapshotName", each.name)
+            yield Row("", "CurrentSnapshotUUID", each.uuid)
+            yield Row("", "CurrentSnapshotNode", f"SnapshotName{node}")
+
+
+def _walk(tree: Tree, parent: str, node: str, depth: int = 0) -> Iterator[tuple[int, str, Snapshot]]:
+    """Depth, VirtualBox's node ("", "-1", "-1-2"), snapshot."""
+    for number, each in enumerate(tree.children(parent), start=1):
+        own = f"{node}-{number}" if parent else ("" if number == 1 else f"-{number}")
+        yield depth, own, each
+        yield from _walk(tree, each.uuid, own, depth + 1)
 
 
 def _settings(vm: StoredVm) -> Iterator[Row]:

@@ -10,8 +10,8 @@ from teleport.cli.controlvm.vrde import VRDE
 
 # Verbs of VirtualBox that we know and don't take, with the reason.
 _REFUSED = {
-    "setvideomodehint": "QEMU's screens take no hint from outside: choose the mode in the guest",
-    "setscreenlayout": "QEMU's screens take no hint from outside: choose the layout in the guest",
+    "setvideomodehint": "QEMU has no command that passes a size to its guest: choose the mode in the guest",
+    "setscreenlayout": "QEMU has no command that passes a layout to its guest: choose it in the guest",
     "guestmemoryballoon": "memory is what the definition says: modifyvm --memory, while the VM is off",
     **dict.fromkeys(("plugcpu", "unplugcpu"), "the number of CPUs stays while the VM runs: modifyvm --cpus, while it is off"),
 }

@@ -200,3 +200,32 @@ def test_every_device_of_virtualbox(cli: Cli) -> None:
     cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--type", "fdd", "--medium", "f.img")
     assert '"floppy-0-0"' in cli.ok("showvminfo", "S", "--machinereadable")
     cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--medium", "emptydrive")
+
+
+def test_snapshots_are_among_what_showvminfo_shows(cli: Cli) -> None:
+    """VirtualBox's keys: a child's node goes on from its parent's."""
+    cli.ok("createvm", "--name", "S", "--register")
+    for name in ("base", "next"):
+        cli.ok("snapshot", "S", "take", name, "--description", f"the {name}")
+    shown = cli.ok("showvminfo", "S", "--machinereadable").splitlines()
+    uuids = [line.split("=")[1] for line in cli.ok("snapshot", "S", "list", "--machinereadable").splitlines() if "UUID" in line]
+    first, second = uuids[0], uuids[1]
+    wanted = [
+        'SnapshotName="base"',
+        f"SnapshotUUID={first}",
+        'SnapshotDescription="the base"',
+        'SnapshotName-1="next"',
+        f"SnapshotUUID-1={second}",
+        'SnapshotDescription-1="the next"',
+        'CurrentSnapshotName="next"',
+        f"CurrentSnapshotUUID={second}",
+        'CurrentSnapshotNode="SnapshotName-1"',
+    ]
+    assert [line for line in shown if "Snapshot" in line] == wanted
+    assert json.loads(cli.ok("showvminfo", "S", "--json"))["CurrentSnapshotNode"] == "SnapshotName-1"
+    people = cli.ok("showvminfo", "S")
+    assert f"   Name: base (UUID: {first.strip(chr(34))})\n" in people
+    assert f"      Name: next (UUID: {second.strip(chr(34))}) *\n" in people
+    assert "SnapshotName" not in people
+    (cli.store.find("S").paths.folder / "snapshots.json").write_text("nonsense")
+    assert "are damaged" in cli.ok("showvminfo", "S")
