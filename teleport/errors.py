@@ -52,6 +52,12 @@ class StateError(TeleportError):
     kind = "state"
 
 
+class RunnerGoneError(StateError):
+    """The runner that was asked died or ended before it answered: what became of what it was asked is not known yet."""
+
+    kind = "runner-gone"
+
+
 class RefusedError(TeleportError):
     """The preflight or the other side refused; `findings` holds the table, one row a difference."""
 

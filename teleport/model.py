@@ -302,7 +302,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a teleport ended and what was measured. `switchover_ms` is from `migrate` (shared) or the guest's stop to the target's `cont`."""
+    """How a teleport ended and what was measured.
+
+    `migrate_ms` is from QEMU's `migrate` at the source to `cont` at the target: the data path and the handover, without the preflight.
+    `downtime_ms` is from the guest's stop to that `cont`. Between hosts, whose clocks are not compared, both end when the target's word
+    arrived. 0 where it was not measured: for a guest that arrives paused, and by an agent that took up another one's teleport.
+    """
 
     kind: OutcomeKind
     message: str = ""
@@ -315,6 +320,7 @@ class Outcome:
     downtime_ms: float = 0.0
     ram_verified: str = ""
     display: str = ""
+    migrate_ms: float = 0.0
 
 
 AGENT_MARK = "agent@"  # before the endpoint of the guest's agent, which stands behind those of the guest's screens

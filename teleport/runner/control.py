@@ -130,7 +130,10 @@ class ControlHandlers:
         await self._agent.power_off(vm)
 
     async def teleport(self, request: control.TeleportRequest) -> AsyncIterator[Event]:
-        """Teleports, telling everything on the way; the last event is an Outcome or an error."""
+        """Teleports, telling everything on the way; the last event is an Outcome or an error.
+
+        Neither comes when this agent ends before either is known: its successor finishes what was begun, and is to be asked.
+        """
         order = TeleportOrder(
             host=request.host,
             port=request.port,
@@ -148,6 +151,8 @@ class ControlHandlers:
             teleport.outcome.add_done_callback(lambda _: news.put_nowait(None))
             while (event := await news.get()) is not None:
                 yield event
+            if not teleport.outcome.done() or teleport.outcome.cancelled():
+                return
             try:
                 yield teleport.outcome.result()
             except TeleportError as error:

@@ -53,6 +53,7 @@ class Departure:
         self.reason = ""
         self.digest = ""
         self.paused_at_ns = 0
+        self.migrate_at_ns = 0
         self.outgoing = outgoing
         self._peer = peer
         self._meeting = meeting
@@ -128,6 +129,7 @@ class Departure:
 
     async def _migrate(self) -> SourceEvent | None:
         assert self.outgoing is not None
+        self.migrate_at_ns = time.monotonic_ns()
         try:
             await self.outgoing.start()
         except HypervisorError as error:

@@ -10,6 +10,7 @@ A missing last record means that the epoch is not finished. Both journals are sh
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar
@@ -130,6 +131,11 @@ class EpochJournal:
         return tuple(dict(record) for record in self._journal.records())
 
     @property
+    def changed_at(self) -> float:
+        """When the last record came, in seconds of the files' clock."""
+        return self.path.stat().st_mtime
+
+    @property
     def kinds(self) -> frozenset[str]:
         """The kinds of the records so far."""
         return frozenset(str(record["kind"]) for record in self.records())
@@ -137,13 +143,21 @@ class EpochJournal:
 
 def unfinished(folder: Path, side: str) -> EpochJournal | None:
     """The newest epoch of that side without a last record, if there is one."""
-    paths = sorted(folder.glob(f"*.{side}.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in paths:
-        journal = EpochJournal(folder, path.name.removesuffix(f".{side}.jsonl"), side)
+    for journal in _newest_first(folder, side):
         kinds = journal.kinds
         if "prepared" in kinds and not kinds & FINISHED:
             return journal
     return None
+
+
+def newest(folder: Path, side: str) -> EpochJournal | None:
+    """The epoch of that side that was written to last, if there is one."""
+    return next(_newest_first(folder, side), None)
+
+
+def _newest_first(folder: Path, side: str) -> Iterator[EpochJournal]:
+    for path in sorted(folder.glob(f"*.{side}.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True):
+        yield EpochJournal(folder, path.name.removesuffix(f".{side}.jsonl"), side)
 
 
 def prune(folder: Path) -> None:

@@ -43,6 +43,11 @@ class Memory:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    @property
+    def changed_at(self) -> float:
+        """When it was written last, in seconds of the files' clock. Only while there is something."""
+        return self._path.stat().st_mtime
+
     def write(self, known: Remembered) -> None:
         """Replaces it."""
         fresh = self._path.with_suffix(".new")

@@ -352,19 +352,23 @@ class SourceTeleport:
         if departure is None:
             return Outcome(**common, plan=meeting.plan.value if meeting else "")
         report = departure.report
-        downtime_ns = 0
-        if departure.paused_at_ns and report.cont_monotonic_ns:
+        resumed_ns = 0
+        if report.cont_monotonic_ns:
             # CLOCK_MONOTONIC is one clock on one host; between hosts the moment when the word arrived is the upper bound
             same_clock = meeting is not None and meeting.target.host == self.vm.me.host
             resumed_ns = report.cont_monotonic_ns if same_clock else time.monotonic_ns()
-            downtime_ns = resumed_ns - departure.paused_at_ns
+
+        def until_cont_ms(began_ns: int) -> float:
+            return (resumed_ns - began_ns) / 1e6 if began_ns and resumed_ns else 0.0
+
         return Outcome(
             **common,
             plan=departure.prepared.plan,
             target_vm=departure.prepared.target_vm,
             target_qemu_pid=report.qemu_pid,
             sent_bytes=departure.sent_bytes,
-            downtime_ms=downtime_ns / 1e6,
+            downtime_ms=until_cont_ms(departure.paused_at_ns),
+            migrate_ms=until_cont_ms(departure.migrate_at_ns),
             ram_verified=departure.digest if departure.digest and departure.digest == report.ram_digest else "",
             display=self._display,
         )

@@ -7,7 +7,7 @@ from teleport.errors import GuestLostError
 from teleport.machines import saved_state
 from teleport.model import VmState
 from teleport.runner.arrival import Arrival, Arrived
-from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, unfinished
+from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, newest, unfinished
 from teleport.runner.launch import Launched
 from teleport.runner.memory import Remembered
 from teleport.runner.saving import resume_unsaved
@@ -44,6 +44,10 @@ class Successor:
             self._agent.memory.forget()
             self._agent.end(VmState.SAVED)
             strays = alive
+        elif remembered and sent is None and (moved := self._moved()):
+            self._agent.memory.forget()
+            self._agent.end(VmState.TELEPORTED, f"to {moved.target_vm} at {moved.host}:{moved.port}")
+            strays = alive
         elif remembered and sent is None:
             # it ran, and its QEMU died while no agent looked
             self._agent.memory.forget()
@@ -64,6 +68,13 @@ class Successor:
         for stray in strays:
             await self._agent.kill(stray)
         return True
+
+    def _moved(self) -> SourcePrepared | None:
+        """The teleport by which the remembered guest left: its journal ended behind the VM's last beginning here."""
+        journal = newest(self._agent.options.paths.journal, "source")
+        if journal is None or "moved" not in journal.kinds or journal.changed_at < self._agent.memory.changed_at:
+            return None
+        return SourcePrepared.read(journal.records()[0])
 
     async def _take_up_vm(self, launched: Launched, remembered: Remembered, sent: EpochJournal | None) -> None:
         guest = await self._agent.launcher.connect(launched)

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from teleport.errors import StateError, TeleportError, UnreachableError
+from teleport.errors import RunnerGoneError, StateError, TeleportError, UnreachableError
 from teleport.model import Outcome, Progress
 from teleport.wire import convert
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
@@ -16,6 +16,8 @@ from teleport.wire.status import failure_from_wire, from_rpc_error
 
 _ANSWER_SECONDS = 60.0
 _STATUS_SECONDS = 5.0
+# Nobody there; the call was cut off; an agent that is ending says so itself (`teleport.wire.bridge`: ABORTED).
+_GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
 
 Event = Progress | str | Outcome | TeleportError
 
@@ -50,8 +52,12 @@ class ControlClient:
         return str(self._ask(self._stub.Execute, control.ExecuteRequest(command=command, arguments=arguments)).text)
 
     def teleport(self, request: control.TeleportRequest) -> Iterator[Event]:
-        """Teleports; the last event is an Outcome or an error."""
-        return self._events(self._stub.Teleport(request))
+        """Teleports; the last event is an Outcome or an error. Raises RunnerGoneError when there comes none any more."""
+        event: Event = ""
+        for event in self._events(self._stub.Teleport(request)):
+            yield event
+        if not isinstance(event, Outcome | TeleportError):
+            raise RunnerGoneError(f"VM {self._vm_name!r}", "its runner ended without a word", "showvminfo")
 
     def watch(self) -> Iterator[Event]:
         """All that happens from now on, until the VM is over."""
@@ -83,8 +89,10 @@ class ControlClient:
 
     def _translated(self, error: grpc.RpcError) -> TeleportError:
         found = from_rpc_error(error, where=f"the runner of VM {self._vm_name!r}")
-        if isinstance(found, UnreachableError) and error.code() is grpc.StatusCode.UNAVAILABLE:
-            return StateError(f"VM {self._vm_name!r}", "its runner does not answer (it has just ended, or died)", "showvminfo")
+        if isinstance(found, UnreachableError) and error.code() in _GONE:
+            return RunnerGoneError(
+                f"VM {self._vm_name!r}", "its runner does not answer (it has just ended, or died)", "showvminfo"
+            )
         return found
 
 

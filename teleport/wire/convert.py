@@ -332,6 +332,7 @@ def progress_from_wire(m: control.Progress) -> Progress:
 
 _OUTCOME_FIELDS = (
     "message", "plan", "target", "target_vm", "target_qemu_pid", "sent_bytes", "total_ms", "downtime_ms", "ram_verified", "display",
+    "migrate_ms",
 )  # fmt: skip
 
 

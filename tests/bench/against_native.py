@@ -30,14 +30,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tests.harness.bare import BareQemu
 from tests.harness.guest import REPOSITORY, GuestConsole, Load, guest_image
 from tests.harness.home import TELEPORT, end_on_sigterm
-from tests.harness.host import Host
 from tests.harness.native import native_migrate
 from tests.harness.scene import Scene
 
@@ -162,13 +160,6 @@ class Native:
         self._qemu.__exit__(None, None, None)
 
 
-def logged_ms(host: Host, line: str) -> float:
-    """When this host's runner last logged `line`: milliseconds of the day's clock, which both have."""
-    log = (host.home.folder / "machines" / host.name / "logs/teleport.log").read_text()
-    stamp = [each[:23] for each in log.splitlines() if line in each][-1]
-    return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp() * 1000
-
-
 def teleport(scene: Scene, plan: str, measured: Measured) -> tuple[float, float, int]:
     """One teleport of ours: milliseconds, gap in milliseconds, bytes."""
     port = scene.wait_there()
@@ -183,9 +174,8 @@ def teleport(scene: Scene, plan: str, measured: Measured) -> tuple[float, float,
     continuity = scene.console.continuity(began)
     assert continuity.is_whole, str(continuity)
     assert continuity.switchover_ms is not None
-    milliseconds = logged_ms(target, "claimed → started") - logged_ms(source, "prepared → copying")
     scene.swap()
-    return milliseconds, continuity.switchover_ms, int(outcome["sent_bytes"])
+    return float(outcome["migrate_ms"]), continuity.switchover_ms, int(outcome["sent_bytes"])
 
 
 def measure(arguments: argparse.Namespace) -> Measured:

@@ -34,6 +34,7 @@ def test_json_events(scene: Scene) -> None:
     assert outcome["event"] == "outcome"
     assert outcome["kind"] == "moved"
     assert outcome["sent_bytes"] >= sent[-1] > 0
+    assert outcome["total_ms"] > outcome["migrate_ms"] > 0
     assert outcome["total_ms"] > outcome["downtime_ms"] > 0
     assert outcome["target_qemu_pid"] == scene.only_process_here()
 

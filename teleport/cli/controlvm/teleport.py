@@ -8,10 +8,11 @@ from types import FrameType
 
 import click
 
+from teleport.cli.aftermath import what_became
 from teleport.cli.grammar import Verb
 from teleport.cli.progress import Shown, as_event, shown_on
 from teleport.cli.running import connect, wait_over
-from teleport.errors import InDoubtError, TeleportError
+from teleport.errors import InDoubtError, RunnerGoneError, TeleportError
 from teleport.machines.store import StoredVm
 from teleport.model import Outcome, OutcomeKind, Progress
 
@@ -73,6 +74,9 @@ def teleport(
         before = signal.signal(signal.SIGINT, interrupted)
         try:
             end = _follow(events, shown)
+        except RunnerGoneError:
+            end = what_became(vm, target=f"{host}:{port}", say=shown.note)
+            shown.finish(end)
         finally:
             signal.signal(signal.SIGINT, before)
     return _finish(vm, end, as_json=as_json)
@@ -92,7 +96,7 @@ def _follow(events: Iterator[Progress | str | Outcome | TeleportError], shown: S
                 raise event
             case _:
                 shown.note(event)
-    raise TeleportError("teleport", "the runner ended without a word", "showvminfo says what became of the VM")
+    raise AssertionError("the client raises when the events end without an end")
 
 
 def _finish(vm: StoredVm, end: Outcome, *, as_json: bool) -> int:
@@ -104,11 +108,14 @@ def _finish(vm: StoredVm, end: Outcome, *, as_json: bool) -> int:
         click.echo(json.dumps(as_event(end)))
     elif end.kind is OutcomeKind.CHECKED:
         click.echo(f"Nothing was moved: {end.message}.")
+    elif not end.target_qemu_pid:  # told by a successor of the agent that died on the way
+        click.echo(f"VM {vm.name!r} was teleported: {end.message}.")
     else:
         verified = f"; RAM verified ({end.ram_verified[:16]})" if end.ram_verified else ""
         click.echo(
             f"VM {vm.name!r} runs as {end.target_vm!r} at {end.target} (process {end.target_qemu_pid}): plan {end.plan}, "
-            f"{end.sent_bytes / 1e6:.1f} MB, {end.total_ms / 1e3:.2f} s, paused for {end.downtime_ms:.0f} ms{verified}."
+            f"{end.sent_bytes / 1e6:.1f} MB, {end.total_ms / 1e3:.2f} s ({end.migrate_ms:.0f} ms from `migrate` to `cont`), "
+            f"paused for {end.downtime_ms:.0f} ms{verified}."
         )
         if end.display:
             click.echo(f"Its display is at {end.display}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from teleport.errors import BusyError, InDoubtError, RefusedError, StateError, TeleportError
+from teleport.errors import BusyError, InDoubtError, RefusedError, RunnerGoneError, StateError, TeleportError
 from teleport.model import Outcome, OutcomeKind, Progress, Stage
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
 from teleport.wire.control_client import ControlClient
@@ -299,3 +299,13 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 
     with pytest.raises(StateError, match="107 bytes"):
         asyncio.run(whole())
+
+
+def test_a_teleport_whose_runner_says_no_end_is_known_for_that(path: Path) -> None:
+    def work(client: ControlClient, _: FakeAgent) -> None:
+        told = client.teleport(control.TeleportRequest(host="h", port=6000))
+        assert next(told) == PROGRESS
+        with pytest.raises(RunnerGoneError):
+            next(told)
+
+    run(path, work, lambda agent: agent.events.append(PROGRESS))

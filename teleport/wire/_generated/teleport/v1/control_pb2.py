@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from teleport.wire._generated.teleport.v1 import transfer_pb2 as teleport_dot_v1_dot_transfer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19teleport/v1/control.proto\x12\x0bteleport.v1\x1a\x1ateleport/v1/transfer.proto\"\x0f\n\rStatusRequest\"\x88\x02\n\x0eStatusResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08qemu_pid\x18\x03 \x01(\r\x12\x11\n\tagent_pid\x18\x04 \x01(\r\x12\x14\n\x0cguardian_pid\x18\x05 \x01(\r\x12\x17\n\x0fteleporter_port\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12?\n\nproperties\x18\x08 \x03(\x0b\x32+.teleport.v1.StatusResponse.PropertiesEntry\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0cPowerRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\"\x1e\n\rPowerResponse\x12\r\n\x05state\x18\x01 \x01(\t\"4\n\x0e\x45xecuteRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\"\x1f\n\x0f\x45xecuteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xf4\x01\n\x0fTeleportRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x17\n\x0fmax_downtime_ms\x18\x04 \x01(\r\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12&\n\x1emax_bandwidth_bytes_per_second\x18\x06 \x01(\x04\x12\x10\n\x08insecure\x18\x07 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12\x12\n\nverify_ram\x18\t \x01(\x08\x12\x10\n\x08password\x18\n \x01(\t\x12\x14\n\x0cmove_display\x18\x0b \x01(\x08\"\xf1\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nsent_bytes\x18\x04 \x01(\x04\x12\x17\n\x0fremaining_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15rate_bytes_per_second\x18\x06 \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x07 \x01(\x01\x12\x18\n\x0b\x65ta_seconds\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconverging\x18\t \x01(\x08\x12\x0c\n\x04plan\x18\n \x01(\tB\x0e\n\x0c_eta_seconds\"\xd4\x01\n\x07Outcome\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x11\n\ttarget_vm\x18\x05 \x01(\t\x12\x17\n\x0ftarget_qemu_pid\x18\x06 \x01(\r\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\x12\x10\n\x08total_ms\x18\x08 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\t \x01(\x01\x12\x14\n\x0cram_verified\x18\n \x01(\t\x12\x0f\n\x07\x64isplay\x18\x0b \x01(\t\"\x9d\x01\n\x05\x45vent\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.teleport.v1.ProgressH\x00\x12\x0e\n\x04note\x18\x02 \x01(\tH\x00\x12\'\n\x07outcome\x18\x03 \x01(\x0b\x32\x14.teleport.v1.OutcomeH\x00\x12\'\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.teleport.v1.FailureH\x00\x42\x07\n\x05\x65vent\"5\n\x10TeleportResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.teleport.v1.Event\"\x0f\n\rCancelRequest\"\x1e\n\x0e\x43\x61ncelResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0e\n\x0cWatchRequest\"2\n\rWatchResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.teleport.v1.Event\"D\n\x0eResolveRequest\x12\x10\n\x08run_here\x18\x01 \x01(\x08\x12\r\n\x05moved\x18\x02 \x01(\x08\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\"\x1f\n\x0fResolveResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xe8\x03\n\x07\x43ontrol\x12\x41\n\x06Status\x12\x1a.teleport.v1.StatusRequest\x1a\x1b.teleport.v1.StatusResponse\x12>\n\x05Power\x12\x19.teleport.v1.PowerRequest\x1a\x1a.teleport.v1.PowerResponse\x12\x44\n\x07\x45xecute\x12\x1b.teleport.v1.ExecuteRequest\x1a\x1c.teleport.v1.ExecuteResponse\x12I\n\x08Teleport\x12\x1c.teleport.v1.TeleportRequest\x1a\x1d.teleport.v1.TeleportResponse0\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.teleport.v1.CancelRequest\x1a\x1b.teleport.v1.CancelResponse\x12@\n\x05Watch\x12\x19.teleport.v1.WatchRequest\x1a\x1a.teleport.v1.WatchResponse0\x01\x12\x44\n\x07Resolve\x12\x1b.teleport.v1.ResolveRequest\x1a\x1c.teleport.v1.ResolveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19teleport/v1/control.proto\x12\x0bteleport.v1\x1a\x1ateleport/v1/transfer.proto\"\x0f\n\rStatusRequest\"\x88\x02\n\x0eStatusResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08qemu_pid\x18\x03 \x01(\r\x12\x11\n\tagent_pid\x18\x04 \x01(\r\x12\x14\n\x0cguardian_pid\x18\x05 \x01(\r\x12\x17\n\x0fteleporter_port\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12?\n\nproperties\x18\x08 \x03(\x0b\x32+.teleport.v1.StatusResponse.PropertiesEntry\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0cPowerRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\"\x1e\n\rPowerResponse\x12\r\n\x05state\x18\x01 \x01(\t\"4\n\x0e\x45xecuteRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\"\x1f\n\x0f\x45xecuteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xf4\x01\n\x0fTeleportRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x17\n\x0fmax_downtime_ms\x18\x04 \x01(\r\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12&\n\x1emax_bandwidth_bytes_per_second\x18\x06 \x01(\x04\x12\x10\n\x08insecure\x18\x07 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12\x12\n\nverify_ram\x18\t \x01(\x08\x12\x10\n\x08password\x18\n \x01(\t\x12\x14\n\x0cmove_display\x18\x0b \x01(\x08\"\xf1\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nsent_bytes\x18\x04 \x01(\x04\x12\x17\n\x0fremaining_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15rate_bytes_per_second\x18\x06 \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x07 \x01(\x01\x12\x18\n\x0b\x65ta_seconds\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nconverging\x18\t \x01(\x08\x12\x0c\n\x04plan\x18\n \x01(\tB\x0e\n\x0c_eta_seconds\"\xe8\x01\n\x07Outcome\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x11\n\ttarget_vm\x18\x05 \x01(\t\x12\x17\n\x0ftarget_qemu_pid\x18\x06 \x01(\r\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\x12\x10\n\x08total_ms\x18\x08 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\t \x01(\x01\x12\x14\n\x0cram_verified\x18\n \x01(\t\x12\x0f\n\x07\x64isplay\x18\x0b \x01(\t\x12\x12\n\nmigrate_ms\x18\x0c \x01(\x01\"\x9d\x01\n\x05\x45vent\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.teleport.v1.ProgressH\x00\x12\x0e\n\x04note\x18\x02 \x01(\tH\x00\x12\'\n\x07outcome\x18\x03 \x01(\x0b\x32\x14.teleport.v1.OutcomeH\x00\x12\'\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.teleport.v1.FailureH\x00\x42\x07\n\x05\x65vent\"5\n\x10TeleportResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.teleport.v1.Event\"\x0f\n\rCancelRequest\"\x1e\n\x0e\x43\x61ncelResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0e\n\x0cWatchRequest\"2\n\rWatchResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.teleport.v1.Event\"D\n\x0eResolveRequest\x12\x10\n\x08run_here\x18\x01 \x01(\x08\x12\r\n\x05moved\x18\x02 \x01(\x08\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\"\x1f\n\x0fResolveResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xe8\x03\n\x07\x43ontrol\x12\x41\n\x06Status\x12\x1a.teleport.v1.StatusRequest\x1a\x1b.teleport.v1.StatusResponse\x12>\n\x05Power\x12\x19.teleport.v1.PowerRequest\x1a\x1a.teleport.v1.PowerResponse\x12\x44\n\x07\x45xecute\x12\x1b.teleport.v1.ExecuteRequest\x1a\x1c.teleport.v1.ExecuteResponse\x12I\n\x08Teleport\x12\x1c.teleport.v1.TeleportRequest\x1a\x1d.teleport.v1.TeleportResponse0\x01\x12\x41\n\x06\x43\x61ncel\x12\x1a.teleport.v1.CancelRequest\x1a\x1b.teleport.v1.CancelResponse\x12@\n\x05Watch\x12\x19.teleport.v1.WatchRequest\x1a\x1a.teleport.v1.WatchResponse0\x01\x12\x44\n\x07Resolve\x12\x1b.teleport.v1.ResolveRequest\x1a\x1c.teleport.v1.ResolveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,23 +53,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS']._serialized_start=753
   _globals['_PROGRESS']._serialized_end=994
   _globals['_OUTCOME']._serialized_start=997
-  _globals['_OUTCOME']._serialized_end=1209
-  _globals['_EVENT']._serialized_start=1212
-  _globals['_EVENT']._serialized_end=1369
-  _globals['_TELEPORTRESPONSE']._serialized_start=1371
-  _globals['_TELEPORTRESPONSE']._serialized_end=1424
-  _globals['_CANCELREQUEST']._serialized_start=1426
-  _globals['_CANCELREQUEST']._serialized_end=1441
-  _globals['_CANCELRESPONSE']._serialized_start=1443
-  _globals['_CANCELRESPONSE']._serialized_end=1473
-  _globals['_WATCHREQUEST']._serialized_start=1475
-  _globals['_WATCHREQUEST']._serialized_end=1489
-  _globals['_WATCHRESPONSE']._serialized_start=1491
-  _globals['_WATCHRESPONSE']._serialized_end=1541
-  _globals['_RESOLVEREQUEST']._serialized_start=1543
-  _globals['_RESOLVEREQUEST']._serialized_end=1611
-  _globals['_RESOLVERESPONSE']._serialized_start=1613
-  _globals['_RESOLVERESPONSE']._serialized_end=1644
-  _globals['_CONTROL']._serialized_start=1647
-  _globals['_CONTROL']._serialized_end=2135
+  _globals['_OUTCOME']._serialized_end=1229
+  _globals['_EVENT']._serialized_start=1232
+  _globals['_EVENT']._serialized_end=1389
+  _globals['_TELEPORTRESPONSE']._serialized_start=1391
+  _globals['_TELEPORTRESPONSE']._serialized_end=1444
+  _globals['_CANCELREQUEST']._serialized_start=1446
+  _globals['_CANCELREQUEST']._serialized_end=1461
+  _globals['_CANCELRESPONSE']._serialized_start=1463
+  _globals['_CANCELRESPONSE']._serialized_end=1493
+  _globals['_WATCHREQUEST']._serialized_start=1495
+  _globals['_WATCHREQUEST']._serialized_end=1509
+  _globals['_WATCHRESPONSE']._serialized_start=1511
+  _globals['_WATCHRESPONSE']._serialized_end=1561
+  _globals['_RESOLVEREQUEST']._serialized_start=1563
+  _globals['_RESOLVEREQUEST']._serialized_end=1631
+  _globals['_RESOLVERESPONSE']._serialized_start=1633
+  _globals['_RESOLVERESPONSE']._serialized_end=1664
+  _globals['_CONTROL']._serialized_start=1667
+  _globals['_CONTROL']._serialized_end=2155
 # @@protoc_insertion_point(module_scope)

@@ -290,6 +290,7 @@ class Outcome(_message.Message):
     DOWNTIME_MS_FIELD_NUMBER: _builtins.int
     RAM_VERIFIED_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
+    MIGRATE_MS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     message: _builtins.str
     plan: _builtins.str
@@ -301,6 +302,7 @@ class Outcome(_message.Message):
     downtime_ms: _builtins.float
     ram_verified: _builtins.str
     display: _builtins.str
+    migrate_ms: _builtins.float
     def __init__(
         self,
         *,
@@ -315,10 +317,11 @@ class Outcome(_message.Message):
         downtime_ms: _builtins.float = ...,
         ram_verified: _builtins.str = ...,
         display: _builtins.str = ...,
+        migrate_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "downtime_ms", b"downtime_ms", "kind", b"kind", "message", b"message", "plan", b"plan", "ram_verified", b"ram_verified", "sent_bytes", b"sent_bytes", "target", b"target", "target_qemu_pid", b"target_qemu_pid", "target_vm", b"target_vm", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "downtime_ms", b"downtime_ms", "kind", b"kind", "message", b"message", "migrate_ms", b"migrate_ms", "plan", b"plan", "ram_verified", b"ram_verified", "sent_bytes", b"sent_bytes", "target", b"target", "target_qemu_pid", b"target_qemu_pid", "target_vm", b"target_vm", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
