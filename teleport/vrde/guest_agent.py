@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from teleport.errors import HypervisorError, TeleportError, UnreachableError
 from teleport.vrde.auth import Login
@@ -53,18 +53,11 @@ class GuestAgent:
         failure: TeleportError | None = None
         for path in CHECKERS:
             try:
-                started = await agent.call(
-                    "guest-exec",
-                    {
-                        "path": path,
-                        "arg": [login.user, "nonull"],
-                        "input-data": base64.b64encode(login.password.encode() + b"\0").decode(),
-                    },
-                )
+                right = await agent.succeeds(path, (login.user, "nonull"), login.password.encode() + b"\0")
             except HypervisorError as error:  # no such program in this guest
                 failure = error
                 continue
-            return await agent.exit_status(started.get("pid")) == 0
+            return right and await agent.succeeds(path, (login.user, "chkexpiry"))  # accounts and passwords that are over
         raise failure or UnreachableError("the guest's agent", "has no way to check a password")
 
 
@@ -88,12 +81,14 @@ class _Conversation:
                 if _object(line).get("return") == number:
                     return
 
-    async def exit_status(self, pid: object) -> object:
-        """The exit status of what guest-exec started, once it has one."""
+    async def succeeds(self, path: str, arguments: Sequence[str], given: bytes = b"") -> bool:
+        """Runs a program in the guest; whether it exits with 0. Raises HypervisorError when it cannot be started."""
+        order = {"path": path, "arg": list(arguments), "input-data": base64.b64encode(given).decode()}
+        pid = (await self.call("guest-exec", order)).get("pid")
         while True:
             state = await self.call("guest-exec-status", {"pid": pid})
             if state.get("exited"):
-                return state.get("exitcode")
+                return state.get("exitcode") == 0
             await asyncio.sleep(POLL_SECONDS)
 
     async def call(self, command: str, arguments: Mapping[str, object]) -> dict[str, object]:

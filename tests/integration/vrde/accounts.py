@@ -6,17 +6,21 @@ import subprocess
 from pathlib import Path
 
 PASSWORD = "right pässword"
-PASSWD = "teleann:x:4711:4711::/:/bin/sh\ntelebob:x:4712:4712::/:/bin/sh\n"
+PASSWD = "".join(
+    f"{name}:x:{number}:{number}::/:/bin/sh\n" for number, name in enumerate(("teleann", "telebob", "telecy"), 4711)
+)
 
 
 def shadow(password: str = PASSWORD) -> str:
-    """teleann with that password, telebob with none, nobody who may not log in."""
+    """teleann with that password, telecy with it in an account that has expired, telebob with none, nobody who may not log in."""
     made = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=password, capture_output=True, text=True, check=True)
-    return f"teleann:{made.stdout.strip()}:19000:0:99999:7:::\ntelebob::19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"
+    hashed = made.stdout.strip()
+    rows = (("teleann", hashed, ""), ("telecy", hashed, "19001"), ("telebob", "", ""), ("nobody", "*", ""))
+    return "".join(f"{name}:{password}:19000:0:99999:7::{end}:\n" for name, password, end in rows)
 
 
 def make_accounts(folder: Path) -> str:
-    """Copies of passwd and shadow with two more accounts; the mounts that put them in place, for `inside`."""
+    """Copies of passwd and shadow with more accounts; the mounts that put them in place, for `inside`."""
     (folder / "passwd").write_text(Path("/etc/passwd").read_text() + PASSWD)
     file = folder / "shadow"
     file.write_text(shadow())
