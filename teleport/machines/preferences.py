@@ -16,7 +16,7 @@ from teleport.errors import StorageError, UsageError
 from teleport.machines.fields import Name, Part, Text
 from teleport.machines.files import locked, make_folder, write_durably
 from teleport.machines.text import describe
-from teleport.machines.vrde import DEFAULT_AUTH_LIBRARY, VrdeSettings, is_display_key
+from teleport.machines.vrde import DEFAULT_AUTH_LIBRARY, AuthType, VrdeSettings, is_display_key
 
 FILE = "preferences.toml"
 _HEAD = "What holds for all VMs of this home. `teleport setproperty` and `teleport setextradata global` change it."
@@ -77,5 +77,7 @@ def set_global_extradata(preferences: Preferences, key: str, value: str) -> Pref
 
 
 def with_defaults(settings: VrdeSettings, home: Path) -> VrdeSettings:
-    """A VM's display settings with the home's authentication library where the VM names none. Raises StorageError."""
-    return settings if settings.auth_library else replace(settings, auth_library=read(home).vrde_auth_library)
+    """A VM's display settings with the home's authentication library where the VM needs one and names none. Raises StorageError."""
+    if settings.auth_library or settings.auth_type is not AuthType.EXTERNAL:
+        return settings
+    return replace(settings, auth_library=read(home).vrde_auth_library)

@@ -355,6 +355,7 @@ class Display:
                 f"modifyvm {self._name!r} --graphicscontroller vboxvga",
             )
         made = await asyncio.to_thread(fronts)
+        settings = with_defaults(settings, self._home)
         try:
             folder = new_display_folder()
             order = self._order(folder, settings)
@@ -389,7 +390,7 @@ class Display:
             vm_name=self._name,
             folder=str(folder),
             keys=str(keys),
-            settings=to_dict(with_defaults(settings, self._home)),
+            settings=to_dict(settings),
             screens=self._screens,
         )
 

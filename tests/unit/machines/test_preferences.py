@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,9 @@ import pytest
 from teleport.errors import StorageError, UsageError
 from teleport.machines import preferences
 from teleport.machines.preferences import Preferences, change, read, set_global_extradata, with_defaults
-from teleport.machines.vrde import VrdeSettings
+from teleport.machines.vrde import AuthType, VrdeSettings
+
+EXTERNAL = VrdeSettings(auth_type=AuthType.EXTERNAL)
 
 
 def test_what_is_changed_is_read_again(tmp_path: Path) -> None:
@@ -33,12 +36,13 @@ def test_a_broken_file_is_named_and_not_written_over(content: bytes, tmp_path: P
     with pytest.raises(StorageError, match=r"preferences\.toml"):
         change(tmp_path, lambda old: old)
     with pytest.raises(StorageError):
-        with_defaults(VrdeSettings(), tmp_path)
+        with_defaults(EXTERNAL, tmp_path)
     assert (tmp_path / preferences.FILE).read_bytes() == content
+    assert with_defaults(VrdeSettings(), tmp_path) == VrdeSettings()  # which needs no library
 
 
 def test_a_vms_own_library_goes_before_the_homes(tmp_path: Path) -> None:
-    assert with_defaults(VrdeSettings(), tmp_path).auth_library == "VBoxAuth"
+    assert with_defaults(EXTERNAL, tmp_path).auth_library == "VBoxAuth"
     change(tmp_path, lambda old: old.model_copy(update={"vrde_auth_library": "VBoxAuthSimple"}))
-    assert with_defaults(VrdeSettings(), tmp_path).auth_library == "VBoxAuthSimple"
-    assert with_defaults(VrdeSettings(auth_library="VBoxAuth"), tmp_path).auth_library == "VBoxAuth"
+    assert with_defaults(EXTERNAL, tmp_path).auth_library == "VBoxAuthSimple"
+    assert with_defaults(replace(EXTERNAL, auth_library="VBoxAuth"), tmp_path).auth_library == "VBoxAuth"
