@@ -39,6 +39,7 @@ class Changed:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
+        self._file = Path(self.info["CfgFile"])
 
     def run(self, *words: str | Path) -> None:
         name = self.scene.here.name
@@ -47,11 +48,10 @@ class Changed:
     def fails(self, *words: str | Path) -> str:
         """Says why; the definition is as it was, byte for byte."""
         host = self.scene.here
-        file = Path(self.info["CfgFile"])
-        before = file.read_bytes()
+        before = self._file.read_bytes()
         ran = host.run(words[0], host.name, *words[1:], check=False)
         assert ran.code in (1, 2), ran
-        assert file.read_bytes() == before
+        assert self._file.read_bytes() == before
         return ran.err
 
     @property
@@ -90,6 +90,7 @@ def test_what_was_changed_while_it_ran_holds_at_the_next_host(shared_folder: Pat
             assert "a teleport is under way" in changed.fails(*changed.attach(second))
             assert teleport.end() == 0, teleport.error
         scene.swap()
+        changed = Changed(scene)
         assert console.run(_READ) == "0"
         assert changed.medium() == "third"
         changed.run("controlvm", "setlinkstate1", "on")
@@ -146,8 +147,13 @@ def _media(changed: Changed, second: Path, third: Path) -> None:
 
 
 def _cut_off(changed: Changed, second: Path) -> None:
-    """An agent dies when the machine is changed and its definition not yet: the next agent makes the machine what that says."""
+    """Where the definition cannot be written, or the agent dies before, the machine becomes again what its definition says."""
     scene = changed.scene
+    scene.arm(scene.here, "live.save=raise:the disk is full")
+    assert "the disk is full" in changed.fails(*changed.attach(second))
+    assert "the disk is full" in changed.fails("controlvm", "nic1", "intnet", "lab")
+    assert changed.medium() == "third"
+    assert scene.console.net()
     scene.arm(scene.here, "live.save=kill")
     assert scene.here.run("controlvm", scene.here.name, "setlinkstate1", "off", check=False).code == 1
     scene.arm(scene.here, "")

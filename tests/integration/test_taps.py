@@ -62,12 +62,75 @@ assert not Path("/sys/class/net/tpfirst").exists()
 print("heard both")
 """
 
+# A virtio adapter gets onto the bridge while its machine runs (through its hub), moves to a machine that was started there (its tap
+# directly), and the one that stays behind leaves the bridge again.
+LIVE = """
+import asyncio, socket, subprocess, sys
+from pathlib import Path
+from teleport.errors import HypervisorError
+from teleport.host.live_changes import on_hub, plug
+from teleport.host.taps import make_taps
+from teleport.machines.adapters import Nic
+from teleport.machines.arguments.network import taps
+from teleport.machines.definition import Machine
+from tests.integration.test_machines import OTHER_UUID, running
+from tests.unit.machines.cases import definition
 
-def test_two_bridged_vms_are_heard_on_the_bridge(tmp_path: Path) -> None:
+folder = Path(sys.argv[1])
+for words in (["link", "set", "lo", "up"], ["link", "add", "br0", "type", "bridge"], ["link", "set", "br0", "up"]):
+    subprocess.run(["ip", *words], check=True)
+nic = Nic(number=1, attachment="nat", bridge="br0", model="virtio", mac="08:00:27:00:00:07")
+nat = definition(machine=Machine(memory_mb=64, boot=("net", "none", "none", "none")), nics=(nic,))
+bridged = nat.model_copy(update={"nics": (nic.model_copy(update={"attachment": "bridged"}),)})
+nowhere = nat.model_copy(update={"nics": (nic.model_copy(update={"attachment": "bridged", "bridge": "br9"}),)})
+twin = bridged.model_copy(update={"uuid": OTHER_UUID})
+ears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+ears.bind(("br0", 0))
+ears.settimeout(60)
+
+def hear():
+    while ears.recv(2048)[6:12] != bytes.fromhex("080027000007"):
+        pass
+
+async def main():
+    tap = Path("/sys/class/net", taps(bridged)[0].name)
+    async with running(nat, folder, paused=True) as (source, _):
+        await source.cont()
+        try:
+            await plug(source, nowhere, 1)
+            raise AssertionError("br9")
+        except HypervisorError as error:
+            assert "no such interface" in str(error)
+        await plug(source, bridged, 1)
+        await source.execute("system_reset")
+        await asyncio.to_thread(hear)
+        make_taps(taps(twin))
+        async with running(twin, folder, incoming=True) as (target, _):
+            await source.configure_migration({"events": True, "return-path": True}, {})
+            await target.configure_migration({"events": True, "return-path": True, "late-block-activate": True}, {})
+            await target.migrate_incoming(f"unix:{folder}/stream")
+            await source.migrate(f"unix:{folder}/stream")
+            assert await target.wait_migration() == "completed", await target.migration()
+            assert await source.wait_migration() == "completed"
+            assert await on_hub(source, 1) and not await on_hub(target, 1)
+            await target.cont()
+            await target.execute("system_reset")
+            await asyncio.to_thread(hear)
+        assert tap.exists()
+        await plug(source, nat, 1)
+        assert not tap.exists()
+
+asyncio.run(asyncio.wait_for(main(), 90))
+print("heard both")
+"""
+
+
+@pytest.mark.parametrize("script", [INSIDE, LIVE], ids=["at its start", "while it runs"])
+def test_two_bridged_vms_are_heard_on_the_bridge(tmp_path: Path, script: str) -> None:
     if os.geteuid():
         pytest.fail("needs root, to make a network namespace")
     ran = subprocess.run(
-        ["unshare", "--net", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys && exec "$0" "$@"', sys.executable, "-c", INSIDE,
+        ["unshare", "--net", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys && exec "$0" "$@"', sys.executable, "-c", script,
          str(tmp_path)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
