@@ -179,7 +179,9 @@ class SocketServer(Endpoint):
     def close(self) -> None:
         if self.socket:
             self.socket.close()
-            self.cut, self.rest = self.rest, b""
+            # Only over a begun line: who ends may accept one more connection (a QEMU's listener outlives its client) and say nothing
+            # on it, and the head that waits for its tail is the one of the connection before.
+            self.cut, self.rest = self.rest or self.cut, b""
         self.socket = None
 
 
@@ -191,6 +193,7 @@ class Ticker:
         self._endpoints: list[Endpoint] = []
         self._heard = threading.Condition()
         self._ticks: list[Tick] = []
+        self._looks = 0
         self._lines: list[Line] = []
         self._active: Endpoint | None = None
         self._stopping = threading.Event()
@@ -226,6 +229,17 @@ class Ticker:
         """The newest tick."""
         with self._heard:
             return self._ticks[-1] if self._ticks else None
+
+    def settled_tick(self) -> Tick | None:
+        """The newest tick of a guest that was stopped, once all that it had said was read: two whole looks brought nothing new."""
+        while True:
+            with self._heard:
+                before, seen = len(self._ticks), self._looks
+                deadline = time.monotonic() + 10
+                while self._looks < seen + 2:
+                    self._wait(deadline, "the listener does not look")
+                if len(self._ticks) == before:
+                    return self._ticks[-1] if self._ticks else None
 
     def lines(self, pattern: str = "", after: int = 0) -> list[Line]:
         """The lines that are not ticks, those that match `pattern` from their start; `after` as `mark` gave it."""
@@ -292,6 +306,9 @@ class Ticker:
         try:
             while not self._stopping.is_set():
                 self._turn()
+                with self._heard:
+                    self._looks += 1
+                    self._heard.notify_all()
         except BaseException as error:
             with self._heard:
                 self._failure = error
@@ -326,7 +343,7 @@ class Ticker:
         with self._heard:
             for raw in complete:
                 self._take_line(endpoint, raw.decode(errors="replace").rstrip("\r"), arrival)
-                endpoint.fresh = False
+                endpoint.fresh, endpoint.cut = False, b""  # it speaks again: nothing that it said before is still to be ended
             endpoint.rest = rest
             self._heard.notify_all()
 

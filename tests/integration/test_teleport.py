@@ -65,7 +65,7 @@ def test_twelve_times_there_and_back(scene: Scene) -> None:
 def test_a_paused_guest_arrives_paused_and_goes_on_when_told(scene: Scene, plan: str) -> None:
     began = time.monotonic()
     scene.here.run("controlvm", scene.here.name, "pause")
-    silent = scene.console.last_tick
+    silent = scene.console.settled_tick()
     outcome = scene.move("--plan", plan, "--verify-ram")
     assert len(outcome["ram_verified"]) == 64
     assert scene.here.state == "paused"

@@ -74,6 +74,29 @@ def test_a_line_cut_by_the_switchover_is_one_line(tmp_path: Path) -> None:
             assert target.recv(100) == b"CHECK\n"
 
 
+def test_a_line_cut_by_a_source_that_took_one_more_connection_before_it_ended_is_one_line(tmp_path: Path) -> None:
+    """A paused guest: its tail comes long after the source has gone, and its listener may be the last of it to go."""
+    with (
+        listen(tmp_path / "s") as source_server,
+        listen(tmp_path / "t") as target_server,
+        Ticker(SocketServer(tmp_path / "s", "source"), SocketServer(tmp_path / "t", "target")) as ticker,
+    ):
+        source, _ = source_server.accept()
+        target, _ = target_server.accept()
+        with target:
+            with source:
+                source.sendall(b"TICK 1 10\nTICK 2 1")
+                ticker.wait_for_tick(10)
+            once_more, _ = source_server.accept()
+            once_more.close()
+            source_server.accept()[0].close()  # come to once more: the one before was closed at its end too
+            target.sendall(b"5\nTICK 3 20\n")
+            ticker.wait_for_tick(10, endpoint="target", after_counter=2)
+            seen = ticker.continuity()
+            assert seen.is_whole, seen
+            assert seen.ticks == 3
+
+
 def test_a_socket_is_found_when_it_comes_and_comes_again(tmp_path: Path) -> None:
     with Ticker(SocketServer(tmp_path / "s", "source")) as ticker:
         for counter in (1, 2):
