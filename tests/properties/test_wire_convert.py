@@ -95,6 +95,7 @@ proposal = st.builds(
     paused=st.booleans(),
     record_folder_name=text,
     display=text,
+    display_moves=st.booleans(),
 )
 answer = st.builds(
     ProposalAnswer,
