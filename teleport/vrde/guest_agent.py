@@ -26,6 +26,7 @@ class GuestAgent:
 
     def __init__(self, endpoint: Endpoint | None) -> None:
         self.endpoint = endpoint
+        self._turn = asyncio.Lock()  # the channel has room for one conversation
 
     async def check(self, login: Login) -> bool:
         """Whether the guest knows this account and password. Raises TeleportError when it cannot be asked."""
@@ -33,13 +34,14 @@ class GuestAgent:
             raise UnreachableError("the guest's agent", "the VM has none", "add one, or use --vrdeauthtype external")
         if not login.user or login.user.startswith("-"):
             return False
-        reader, writer = await self.endpoint.dial()
-        with contextlib.closing(writer):
-            try:
-                async with asyncio.timeout(SECONDS):
-                    return await self._check(_Conversation(reader, writer), login)
-            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-                raise UnreachableError("the guest's agent", f"does not answer ({error or 'time-out'})") from error
+        async with self._turn:
+            reader, writer = await self.endpoint.dial()
+            with contextlib.closing(writer):
+                try:
+                    async with asyncio.timeout(SECONDS):
+                        return await self._check(_Conversation(reader, writer), login)
+                except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+                    raise UnreachableError("the guest's agent", f"does not answer ({error or 'time-out'})") from error
 
     @staticmethod
     async def _check(agent: "_Conversation", login: Login) -> bool:

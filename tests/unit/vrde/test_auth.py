@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from teleport.errors import NotFoundError, UnreachableError, UsageError
+from teleport.machines.auth_libraries import named
 from teleport.machines.vrde import AuthType, VrdeSettings
 from teleport.vrde import auth, pam_login
 from teleport.vrde.auth import Login, Simple, Throttle, Verdict
@@ -82,6 +83,19 @@ def test_a_library_by_its_path(tmp_path, caplog):
         assert ask(authenticator, "odd", "hunter2") is Verdict.DENY
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_a_library_that_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "corporate_logins.py").write_text(LIBRARY)
+    facts = tmp_path / "corporate_logins-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: corporate-logins\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[teleport.vrde.auth]\ncorporate = corporate_logins\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert named("--vrdeauthlibrary", "corporate") == "corporate"
+    authenticator = auth.build(external("corporate"))
+    assert ask(authenticator, "ann") is Verdict.ALLOW
+    assert ask(authenticator, "bob") is Verdict.DENY
 
 
 def test_a_library_that_hangs_denies(monkeypatch):
