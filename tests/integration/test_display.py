@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.harness.home import CommandFailedError, Home
 from tests.harness.host import Host
 from tests.harness.namespaces import Cable
 from tests.harness.scene import kill_hard, until
+from tests.integration.vrde.chromium import Chromium
 from tests.integration.vrde.desk import GUEST, Viewer, rdesktop, xfreerdp
+from tests.integration.vrde.desk import until as wait_until
 
 pytestmark = pytest.mark.qemu
 
@@ -91,6 +94,13 @@ class Pair:
     def vrde(self) -> dict[str, str]:
         """What showvminfo says of the display of the VM that runs."""
         return {key: value for key, value in self.here.home.info(self.here.name).items() if key.startswith("vrde")}
+
+    def typed(self) -> bool:
+        """Whether the guest's screen shows typed text (its fifth row)."""
+        picture = self.folder / "screen.png"
+        self.here.run("controlvm", self.here.name, "screenshotpng", picture)
+        with Image.open(picture) as shown:
+            return len(shown.convert("RGB").crop((0, 64, 320, 80)).getcolors(1 << 16)) > 1
 
     def fronts(self) -> list[int]:
         """The fronts that live, whichever home started them."""
@@ -165,19 +175,25 @@ def test_viewers_stay_connected_while_the_guest_moves_on_one_host(pair: Pair) ->
     assert "wrong" not in pair.logs()
 
 
-def test_a_display_is_switched_at_run_time_and_adopted_by_a_new_agent(pair: Pair) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
-        pair.define(pair.here, "--vrde", "on", "--vrdeport", str(number), "--vrdeaddress", "127.0.0.1")
-        started = pair.here.run("startvm", "S")
-        assert f"no remote display: the remote display: none of the ports {number} is free" in started.err
-        assert pair.here.state == "running"
-        assert pair.vrde()["vrdeport"] == "-1"
-        refused = pair.here.run("controlvm", "S", "vrdeport", str(number), check=False)
-        assert refused.code == 1
-        assert "is free" in refused.err
-    pair.here.run("controlvm", "S", "vrdeport", PORTS)
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that is not free."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        yield bound.getsockname()[1]
+
+
+def test_a_display_is_switched_at_run_time_and_adopted_by_a_new_agent(pair: Pair, taken: int) -> None:
+    pair.define(pair.here, "--vrde", "on", "--vrdeport", str(taken), "--vrdeaddress", "127.0.0.1")
+    started = pair.here.run("startvm", "S")
+    assert f"no remote display: the remote display: none of the ports {taken} is free" in started.err
+    assert pair.here.state == "running"
+    assert pair.vrde()["vrdeport"] == "-1"
+    refused = pair.here.run("controlvm", "S", "vrdeport", str(taken), check=False)
+    assert refused.code == 1
+    assert "is free" in refused.err
+    pair.here.run("controlvm", "S", "vrdeport", f"{taken},{PORTS}")
     port = int(pair.vrde()["vrdeport"])
+    assert 43400 <= port <= 43499
     viewer = pair.view(*xfreerdp(port))
 
     connections, (front,) = pair.connections(port), pair.fronts()
@@ -228,6 +244,35 @@ def test_headless_switches_it_on_unless_told(pair: Pair) -> None:
         assert ("VRDE server is listening on port" in out) == (expected == "on")
     assert pair.vrde()["vrde"] == "off", "the definition's word is as it was"
     assert not pair.here.home.leftovers()
+
+
+def test_a_browser_page_stays_through_a_teleport(pair: Pair) -> None:
+    pair.start()
+    opened = pair.here.run("console", "S")
+    url = opened.out.strip()
+    assert pair.vrde()["vrdefingerprint"] in opened.err
+
+    async def look() -> None:
+        page = Chromium(pair.folder)
+        try:
+            await page.open(url)
+            await page.shows_guest()
+            await asyncio.to_thread(pair.here.teleport, pair.there.wait_for_teleport())
+            pair.swap()
+            assert pair.vrde()["vrdeviewers"] == "1"
+            await page.moves()
+            assert not pair.typed()
+            await page.type("web")
+            await wait_until(pair.typed, 20, "the typed text")
+            await page.shows_guest("console-teleported")
+        finally:
+            await page.end()
+
+    asyncio.run(look())
+    assert "127.0.0.1 (browser) connected" in pair.here.home.logs() + pair.there.home.logs()
+    fresh = pair.here.run("console", pair.here.name).out.strip()
+    assert fresh.partition("#")[0] == url.partition("#")[0]  # the page is where it was; its ticket is another
+    assert fresh != url
 
 
 def test_between_hosts_viewers_stay_until_the_display_is_to_move_too() -> None:

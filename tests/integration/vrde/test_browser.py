@@ -1,4 +1,5 @@
-"""The guest in a browser: noVNC in a headless Chromium, through a move, with the display's own login."""
+"""The guest in a browser: noVNC in a headless Chromium, with the display's own login (`tests/integration/test_display.py`: through a
+teleport)."""
 
 import asyncio
 import contextlib
@@ -13,7 +14,7 @@ from teleport.errors import BusyError, NotFoundError
 from teleport.machines.vrde import set_extradata
 from teleport.vrde.auth import password_hash
 from tests.integration.vrde.chromium import Chromium
-from tests.integration.vrde.desk import Desk, at, migrate, settings, until, xfreerdp
+from tests.integration.vrde.desk import Desk, at, settings, until
 
 pytestmark = pytest.mark.qemu
 
@@ -32,34 +33,6 @@ async def browser(folder, url):
         yield await made.open(url)
     finally:
         await made.end()
-
-
-def test_the_page_shows_the_guest_through_a_move(short_folder):
-    async def body(desk: Desk):
-        source = await (await desk.guest("a")).counting()
-        front, status = await desk.front(settings(vrdemulticon="on"), source.vnc)
-        opened = await front.console()
-        assert opened["fingerprint"] == status["details"]["fingerprint"]
-        async with browser(short_folder, opened["url"]) as page:
-            await page.shows_guest()
-            await page.moves()
-            await page.type("web1")
-            await until(lambda: source.screen()[1] == "web1", what="the typed text")
-            await page.image("browser-before")
-            viewer = desk.viewer(xfreerdp(status["port"]))  # beside an RDP viewer
-            await viewer.x.shows_guest()
-            target = await desk.guest("b", "-incoming", "defer")
-            await migrate(source, target)
-            assert await front.retarget([target.vnc]) == 2
-            source.end()
-            await page.shows_guest()
-            await page.moves()
-            await page.type("2")
-            await until(lambda: target.screen()[1] == "web12", what="the typed text")
-            await page.shows_guest("browser-after")
-            assert {s["protection"] for s in (await front.status())["sessions"]} == {"TLS", "TLSv1.3"}
-
-    asyncio.run(at(short_folder, body))
 
 
 def test_the_login_page(short_folder):
