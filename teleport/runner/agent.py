@@ -133,7 +133,6 @@ class Agent:
             self.state.set(VmState.STARTING)
             await self._restore(saved)
             return
-        self.live.forget()
         await asyncio.to_thread(require_media, self.definition)
         epoch = uuid.uuid4().hex
         me = self.launcher.owner(epoch)

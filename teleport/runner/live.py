@@ -86,7 +86,7 @@ class LiveChanges:
                     "change it while the VM is off: `teleport controlvm NAME poweroff` first",
                 )
         nodes = {place: await node_in(vm.guest, before, place) for place in wanted.drives}
-        self._note.write_text(json.dumps(asdict(wanted)))
+        self._note.write_text(json.dumps({"qemu": _identity(vm), "change": asdict(wanted)}))
         try:
             for place in wanted.drives:
                 await insert(vm.guest, after, place, force=force)
@@ -135,9 +135,12 @@ class LiveChanges:
     async def settle(self, vm: RunningVm) -> None:
         """Finishes, or undoes, what a predecessor was at. The guest runs: what cannot be done is said."""
         try:
-            wanted = _read(self._note)
-        except FileNotFoundError:
-            return
+            note = json.loads(self._note.read_text())
+        except (OSError, ValueError):
+            return  # none, or one that was cut off before anything was changed
+        if note["qemu"] != _identity(vm):
+            return  # of a machine that ended meanwhile
+        wanted = _change(note["change"])
         try:
             definition = self._on_disk(vm)
             for place in wanted.drives:
@@ -153,13 +156,12 @@ class LiveChanges:
         except TeleportError as error:
             self._agent.say(f"a change that was cut off is not settled: {error}")
 
-    def forget(self) -> None:
-        """At a new start: the machine is made from the definition."""
-        self._note.unlink(missing_ok=True)
+
+def _identity(vm: RunningVm) -> list[int]:
+    return [vm.guest.process.pid, vm.guest.process.start_ticks]
 
 
-def _read(path: Path) -> LiveChange:
-    known: dict[str, Any] = json.loads(path.read_text())
+def _change(known: Mapping[str, Any]) -> LiveChange:
     return LiveChange(
         plugs=tuple(known["plugs"]),
         cables=tuple(known["cables"]),
