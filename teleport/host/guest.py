@@ -10,6 +10,7 @@ The process's death is seen by pidfd; the last lines of its stderr file are what
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,16 @@ class QmpGuest:
                         if event["data"]["status"] in ends:
                             return str(event["data"]["status"])
                     raise self._gone("migration")
+
+    async def take_ram(self) -> None:
+        """Lets QEMU take and map all of its guest's RAM now (`ram0`): the first touch of a page costs it as much as copying one into it.
+
+        Its main loop does nothing else meanwhile (0.1 s a GiB that the runner has populated before, 0.4 s otherwise). Raises
+        HypervisorError when memory runs out.
+        """
+        ram = "/objects/ram0"
+        await self.execute("qom-set", path=ram, property="prealloc-threads", value=os.cpu_count() or 1)
+        await self.execute("qom-set", path=ram, property="prealloc", value=True, timeout_seconds=STORAGE_SECONDS)
 
     async def give_fd(self, name: str, fd: int) -> None:
         """Passes a descriptor into QEMU under `name`, for `fd:NAME` (the caller keeps and closes its own)."""

@@ -30,6 +30,7 @@ class CreditWindow:
         self._marks: deque[tuple[int, float]] = deque()
         self._round_trip_seconds = float("inf")
         self._was_full = False
+        self.holds_back = False  # the last answer of `room_bytes` was 0
         self._sample_from: tuple[int, float] | None = None
 
     @property
@@ -37,10 +38,14 @@ class CreditWindow:
         """Sent and not acknowledged."""
         return self._sent_bytes - self._acknowledged_bytes
 
-    def room_bytes(self) -> int:
-        """How much may be sent now; 0 is noted: only a sender who was held back has measured the path."""
+    def room_bytes(self, *, worth_bytes: int = 1) -> int:
+        """How much may be sent now: 0, or at least `worth_bytes` (of a small window half of it).
+
+        0 is noted: only a sender who was held back has measured the path.
+        """
         room = self.bytes - self.in_flight_bytes
-        if room <= 0:
+        self.holds_back = room < min(worth_bytes, self.bytes // 2)
+        if self.holds_back:
             self._was_full = True
             return 0
         return room

@@ -14,9 +14,12 @@ An end of QEMU's stream ends one direction only: the return path stays until its
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -27,7 +30,15 @@ from teleport.wire.credits import CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 
 CHUNK_BYTES = 2 << 20
-ACKNOWLEDGE_BYTES = 64 << 10  # far below the smallest window, so that a sender never waits for what is left unsaid
+# A message costs both agents 0.6 ms of their processors whatever its size (measured: 256 KiB a message takes twice as much a byte as
+# 2 MiB), and an agent that goes before QEMU finds little in the socket each time. So a source waits a moment for a whole chunk,
+WORTH_BYTES = 1 << 20
+GATHER_SECONDS = 0.001
+# ... if it has seen more than QEMU's small talk (return path, device state's last bytes), which is never delayed.
+_BULK_BYTES = 32 << 10
+# What arrived is acknowledged a chunk at a time, or when nothing came for a while, so that no sender waits long for what is unsaid.
+ACKNOWLEDGE_BYTES = 1 << 20
+_UNSAID_MS = 3
 
 
 class Pump:
@@ -81,19 +92,21 @@ class Pump:
             listening = False
             while not self._closed and not self.complete:
                 with self._lock:
-                    room = 0 if self._read_all else self._window.room_bytes()
+                    room = 0 if self._read_all else self._window.room_bytes(worth_bytes=WORTH_BYTES)
                 if room and not listening:
                     poller.register(self._sock, select.POLLIN)
                 elif listening and not room:
                     poller.unregister(self._sock)
                 listening = bool(room)
-                ready = {fd for fd, _ in poller.poll()}
+                unsaid = self._told_bytes < self.received_bytes
+                ready = {fd for fd, _ in poller.poll(_UNSAID_MS if unsaid else None)}
                 if self._wake_fd in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
-                if len(ready) > 1 or self._wake_fd not in ready:
+                if ready - {self._wake_fd}:
+                    self._gather(min(room, CHUNK_BYTES))
                     yield self._frame(self._read(buffer[:room]))
-                elif self._owes():
+                elif self._owes() or (unsaid and not ready):
                     yield self._frame()
             if not self._closed and self._told_bytes < self.received_bytes:
                 yield self._frame()
@@ -101,6 +114,15 @@ class Pump:
             self.close(UnreachableError("stream", f"{self._ours} cannot be read from: {error.strerror or error}"))
         finally:
             self._leave()
+
+    def _gather(self, wanted_bytes: int) -> None:
+        """Waits until QEMU has written what is wanted, for as long as it keeps writing much."""
+        found = 0
+        while self._source and found < wanted_bytes:
+            before, found = found, _unread_bytes(self._sock)
+            if found < _BULK_BYTES or found == before or found >= wanted_bytes:
+                break
+            time.sleep(GATHER_SECONDS)
 
     def _read(self, room: memoryview) -> memoryview:
         """What there is now, up to the room; nothing means the end."""
@@ -169,7 +191,7 @@ class Pump:
             raise ProtocolError("stream", "bytes came after the end")
         try:
             with self._lock:
-                was_full = self._window.in_flight_bytes >= self._window.bytes
+                was_full = self._window.holds_back
                 self._window.acknowledged(frame.acknowledged, time.monotonic())
         except ValueError as error:
             raise ProtocolError("stream", f"the peer {error}") from error
@@ -231,3 +253,10 @@ class Pump:
             if self._wake_fd >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(self._wake_fd, 1)
+
+
+def _unread_bytes(sock: socket.socket) -> int:
+    """What a socket has received and nobody has read."""
+    count = bytearray(4)
+    fcntl.ioctl(sock, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)

@@ -84,3 +84,23 @@ def test_more_than_was_sent_cannot_be_acknowledged() -> None:
     window.sent(10, 0.0)
     with pytest.raises(ValueError, match="more than was sent"):
         window.acknowledged(11, 0.1)
+
+
+def test_a_sender_waits_for_room_that_is_worth_a_message() -> None:
+    window = CreditWindow(first_bytes=4 << 20)
+    window.sent((4 << 20) - 1000, 0.0)
+    assert window.room_bytes() == 1000
+    assert not window.holds_back
+    assert window.room_bytes(worth_bytes=1 << 20) == 0
+    assert window.holds_back
+    window.acknowledged(1 << 20, 0.01)
+    assert window.room_bytes(worth_bytes=1 << 20) == (1 << 20) + 1000
+    assert not window.holds_back
+
+
+def test_of_a_small_window_half_is_worth_it() -> None:
+    window = CreditWindow(first_bytes=1 << 20)
+    window.sent(600 << 10, 0.0)
+    assert window.room_bytes(worth_bytes=1 << 20) == 0
+    window.acknowledged(100 << 10, 0.01)
+    assert window.room_bytes(worth_bytes=1 << 20) == 524 << 10
