@@ -342,6 +342,30 @@ class DisplayOrder:
     screens: tuple[str, ...]
 
 
+REMOTE_USB = "remote-usb-"  # begins the ids of QEMU's devices that are a viewer's: they come and go, and never travel
+
+
+@dataclass(frozen=True)
+class SharedUsb:
+    """A USB device that a viewer's computer shares, as the display's front lists it.
+
+    `name` is unique, `socket` where QEMU reaches its end of usbredir, `connected` whether one has; `speed` is low, full, high or super.
+    Numbers are the device's descriptors', texts "" when they are not known; `client` is the viewer's address.
+    """
+
+    name: str
+    socket: str
+    client: str
+    speed: str
+    connected: bool
+    vendor_id: int
+    product_id: int
+    revision: int
+    manufacturer: str
+    product: str
+    serial_number: str
+
+
 @dataclass(frozen=True)
 class DisplayStatus:
     """A front that serves: the port it is bound to (0: none for viewers), where, whose screens, how many viewers, and facts worth

@@ -22,6 +22,7 @@ from teleport.model import (
     Proposal,
     ProposalAnswer,
     RecordView,
+    SharedUsb,
     SourceHello,
     TargetHello,
     TargetReport,
@@ -166,6 +167,13 @@ class DisplayFront(Protocol):
 
     async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
         """A page for one browser: `url` with a one-time ticket, and the certificate's `fingerprint`."""
+
+    async def usb(self, seen: int) -> tuple[int, tuple[SharedUsb, ...]]:
+        """The USB devices that viewers share with a guest of this host, and the generation of that list: once it is another than `seen`,
+        or after ten seconds."""
+
+    async def usb_told(self, name: str, text: str) -> None:
+        """What came of one of them, for who shares it."""
 
     async def stop(self, reason: str = "") -> None:
         """Ends it, and returns when its process is gone. Nothing to do when there is none."""

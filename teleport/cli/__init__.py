@@ -38,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "clonemedium": ("clonemedium", "Copy a disk image, also into another format."),
     "storagectl": ("storagectl", "Add or remove a storage controller."),
     "storageattach": ("storageattach", "Attach, change or detach a medium."),
+    "usbfilter": ("usbfilter", "Say which USB devices of viewers' computers a VM takes."),
+    "usb": ("usb", "Share a USB device of this computer with a VM that runs elsewhere."),
     "startvm": ("startvm", "Start a VM, or let it wait for a teleport."),
     "controlvm": ("controlvm", "Pause, resume, stop or teleport a running VM."),
     "console": ("console", "Show a VM's screen in a browser, or write a file for mstsc."),

@@ -13,7 +13,7 @@ from teleport.cli.host_lists import hostcpuids, hostinfo
 from teleport.cli.live import live_state
 from teleport.cli.vminfo import rows
 from teleport.errors import UsageError
-from teleport.machines import cpus, media, preferences
+from teleport.machines import cpus, media, preferences, usb_host
 from teleport.machines.definition import LEAST_MEMORY_MB, MOST_CPUS, MOST_MEMORY_MB, MOST_SERIAL_PORTS
 from teleport.machines.ostypes import OS_TYPES
 from teleport.machines.store import BrokenVm, StoredVm
@@ -99,6 +99,39 @@ def _media(kind: str) -> Iterator[Entry]:
         yield fact, lines, lines
 
 
+def _usbhost() -> Iterator[Entry]:
+    for each in usb_host.host_devices():
+        device = each.device
+        fact = {
+            "uuid": each.uuid,
+            "vendor_id": f"{device.vendor_id:04x}",
+            "product_id": f"{device.product_id:04x}",
+            "revision": f"{device.revision:04x}",
+            "port": each.place,
+            "speed_mbit_s": each.speed,
+            "manufacturer": device.manufacturer,
+            "product": device.product,
+            "serial_number": device.serial_number,
+            "address": each.address,
+            "state": "Busy" if each.in_use else "Available",
+        }
+        lines = [
+            f"UUID:               {each.uuid}",
+            f"VendorId:           0x{device.vendor_id:04x} ({device.vendor_id:04X})",
+            f"ProductId:          0x{device.product_id:04x} ({device.product_id:04X})",
+            f"Revision:           {device.revision >> 8:x}.{device.revision & 0xFF:02x} ({device.revision:04X})",
+            f"Port:               {each.place}",
+            f"USB speed:          {each.speed} Mbit/s",
+            f"Manufacturer:       {device.manufacturer}",
+            f"Product:            {device.product}",
+            f"SerialNumber:       {device.serial_number}",
+            f"Address:            {each.address}",
+            f"Current State:      {fact['state']}",
+            "",
+        ]
+        yield fact, lines, lines
+
+
 def _systemproperties() -> Iterator[Entry]:
     home = store()
     fact = {
@@ -142,6 +175,7 @@ _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
     "hostinfo": hostinfo,
     "hostcpuids": hostcpuids,
     "systemproperties": _systemproperties,
+    "usbhost": _usbhost,
 }
 
 

@@ -43,6 +43,7 @@ def rows(vm: StoredVm, live: LiveState) -> Iterator[Row]:
     # what is bound now (a port that was chosen) stands instead of what was asked for
     yield from (row for row in _settings(vm) if row.key not in live.details)
     yield from _storage(vm)
+    yield from _usb_filters(vm)
     yield from _state(vm, live)
     yield from _snapshots(vm)
 
@@ -132,6 +133,24 @@ def _storage(vm: StoredVm) -> Iterator[Row]:
                 yield Row(f"{controller.name} ({port}, {device})", f"{controller.name}-{port}-{device}", value)
                 if each:
                     yield Row("  type", f"{controller.name}-type-{port}-{device}", each.type)
+
+
+def _usb_filters(vm: StoredVm) -> Iterator[Row]:
+    """VirtualBox's keys, counted from 1 as it does (`usbfilter` itself counts from 0)."""
+    for number, each in enumerate(vm.definition.usb_filters, 1):
+        fields = {
+            "Active": "on" if each.active else "off",
+            "Name": each.name,
+            "VendorId": each.vendor_id,
+            "ProductId": each.product_id,
+            "Revision": each.revision,
+            "Manufacturer": each.manufacturer,
+            "Product": each.product,
+            "Remote": each.remote,
+            "SerialNumber": each.serial_number,
+        }
+        for name, value in fields.items():
+            yield Row(f"USB filter {number} {name}", f"USBFilter{name}{number}", value)
 
 
 def _state(vm: StoredVm, live: LiveState) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from teleport.machines.controllers import BUSES, Bus
 from teleport.machines.drives import Controller
 from teleport.machines.fields import FilePath, Line, Name, Part, Text, Uuid, Vrde, require_unique
 from teleport.machines.remote_media import needs_owner_folder
+from teleport.machines.usb_filters import UsbFilter
 from teleport.machines.vrde import AuthType, VrdeSettings, is_display_key
 
 FORMAT = 1  # of the definition file; a reader refuses a newer one
@@ -197,6 +198,7 @@ class Definition(Part):
     controllers: Annotated[tuple[Controller, ...], Field(strict=False)] = ()
     nics: Annotated[tuple[Nic, ...], Field(strict=False)] = ()
     serial: Annotated[tuple[Serial, ...], Field(strict=False)] = ()
+    usb_filters: Annotated[tuple[UsbFilter, ...], Field(strict=False)] = ()
 
     def _check_owner_folder(self) -> None:
         """QEMU's image locks hold on local files only; where nothing can be put beside a disk, its owner record needs a folder."""
@@ -232,6 +234,7 @@ class Definition(Part):
     def _consistent(self) -> Self:
         require_unique("nics", [each.number for each in self.nics])
         require_unique("serial ports", [each.number for each in self.serial])
+        require_unique("USB filters named", [each.name for each in self.usb_filters])
         require_unique("controllers named", [each.name for each in self.controllers])
         require_unique("controllers of bus", [each.bus for each in self.controllers])
         for each in self.nics:

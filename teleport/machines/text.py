@@ -23,6 +23,7 @@ KEYS = {
     "attachments": ("port", "device"),
     "cpuid": ("leaf", "subleaf"),
     "forwards": ("name",),
+    "usb_filters": ("name",),
 }
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from teleport.model import Fact
+from teleport.model import REMOTE_USB, Fact
 
 # Not among them: `mac`. The target is started with the source's; with another one an e1000e refuses to load (its serial number
 # is made of the MAC, tried).
@@ -124,7 +124,7 @@ def device_facts(devices: Iterable[Device]) -> tuple[Fact, ...]:
     Area "device": driver, bus, PCI id, BARs: all must agree. Area "property": QEMU's properties that reach the guest, compared
     where both sides have them, since a newer QEMU knows more of them for the same machine type.
     """
-    tree = tuple(devices)
+    tree = tuple(each for each in devices if not each.id.startswith(REMOTE_USB))  # those are unplugged before anything moves
     subjects = _subjects(tree)
     facts: list[Fact] = []
     for device, subject in zip(tree, subjects, strict=True):

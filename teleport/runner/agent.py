@@ -41,6 +41,7 @@ from teleport.runner.source import SourceTeleport
 from teleport.runner.state import StateFile
 from teleport.runner.successor import Successor
 from teleport.runner.target import WaitingTarget
+from teleport.runner.usb import RemoteUsb
 from teleport.runner.vm import RunningVm, TeleportOrder
 from teleport.wire.control_server import Event
 from teleport.wire.transfer_server import TransferServer
@@ -74,6 +75,7 @@ class Agent:
         self.memory = Memory(runtime)
         self.state = StateFile(options.paths.folder / "state.json")
         self.display = Display(definition, options.paths, home=options.home, enabled=options.display, say=self.say)
+        self.usb = RemoteUsb(definition, self.display, say=self.say, may_change=lambda: self.is_idle)
         self.waiting: WaitingTarget | None = None
         self.teleport: SourceTeleport | None = None
         self.vm: RunningVm | None = None
@@ -209,6 +211,7 @@ class Agent:
         self.definition = self.launcher.definition = parse_definition(path.read_bytes(), path)
         self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
         self.display.renew(self.definition)
+        self.usb.renew(self.definition)
         return self.record
 
     async def _open_port(self, waiting: WaitingTarget) -> TransferServer:
@@ -279,11 +282,13 @@ class Agent:
             generation=generation,
             me=self.launcher.owner(uuid.uuid4().hex),
             display=self.display,
+            usb=self.usb,
         )
         self.remember()
         self.spawn(self._watch_events(guest))
         self.spawn(self._watch_death(guest))
         self.spawn(self.display.watch())
+        self.spawn(self.usb.watch(guest))
         return self.vm
 
     def _set_state(self, state: VmState, detail: str = "") -> None:
@@ -384,6 +389,11 @@ class Agent:
         if self.vm is None:
             raise StateError(what, f"VM {self.definition.name!r} is not running")
         return self.vm
+
+    @property
+    def is_idle(self) -> bool:
+        """Neither a teleport nor a save needs the guest as it is."""
+        return self.teleport is None and (self.saving is None or self.saving.done())
 
     def require_idle(self, action: str) -> None:
         """Raises BusyError while a teleport or a save needs the guest as it is."""

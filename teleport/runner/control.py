@@ -9,6 +9,7 @@ from pathlib import Path
 
 from teleport import __version__
 from teleport.errors import BusyError, InDoubtError, StateError, TeleportError, UsageError
+from teleport.machines.usb_filters import UsbFilter
 from teleport.machines.vrde import from_dict
 from teleport.model import VmState
 from teleport.runner.agent import Agent
@@ -44,6 +45,7 @@ class ControlHandlers:
                 "generation": str(agent.vm.generation if agent.vm else 0),
                 "smbios_uuid": agent.vm.identity.smbios_uuid if agent.vm else "",
                 **(agent.display.properties() if agent.vm else {}),
+                **(agent.usb.properties() if agent.vm else {}),
             },
         )
 
@@ -90,6 +92,9 @@ class ControlHandlers:
             await self._agent.display.change(from_dict(json.loads(arguments[0])))
             self._agent.state.set_beside(self._agent.display.properties() if self._agent.vm else {})
             return json.dumps(self._agent.state.beside)
+        if command == "usbfilters" and len(arguments) == 1:
+            self._agent.usb.change([UsbFilter(**each) for each in json.loads(arguments[0])])
+            return ""
         if command == "console" and len(arguments) == 3:
             address, port, screen = arguments
             self._agent.running("console")
@@ -118,6 +123,7 @@ class ControlHandlers:
         self._agent.remember(doing="saving", runs=not was_paused)
         self._agent.state.set(was, "its state is being saved")
         try:
+            await vm.usb.unplug_all(vm.guest, "the VM's state is being saved")
             if not was_paused:
                 await vm.guest.stop()
             await save(vm, was_paused=was_paused)

@@ -98,6 +98,11 @@ class Display:
         """The front that serves; None when none does."""
         return self._front
 
+    @property
+    def takes_usb(self) -> bool:
+        """Whether this VM's own settings let remote USB in (`Client/DisableUSB`), whoever's front serves."""
+        return not self._settings.is_disabled("USB")
+
     def properties(self) -> dict[str, str]:
         """What `showvminfo` shows of it. `vrdeport` is the bound one, -1 when it should be on and is not."""
         status = self._status

@@ -120,6 +120,9 @@ class SourceTeleport:
         try:
             self._journal.prepared(prepared)
             outgoing = await self._configured(meeting.plan)
+            await self.vm.usb.unplug_all(
+                self.vm.guest, "the guest is moving"
+            )  # QEMU plugs and unplugs nothing while it migrates
         except TeleportError as error:
             await meeting.leave(str(error))
             raise

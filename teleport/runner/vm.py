@@ -9,6 +9,7 @@ from teleport.machines.store import VmPaths
 from teleport.model import GuestIdentity, Owner
 from teleport.runner.display import Display
 from teleport.runner.ownership import Record
+from teleport.runner.usb import RemoteUsb
 
 
 @dataclass
@@ -25,6 +26,7 @@ class RunningVm:
     generation: int
     me: Owner
     display: Display
+    usb: RemoteUsb
 
 
 @dataclass(frozen=True)

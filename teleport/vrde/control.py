@@ -79,6 +79,14 @@ class FrontClient:
         screens = tuple(f"{place}:{screen}" for screen in range(1, int(str(opened["screens"])) + 1))
         return screens, f"{place}:{AGENT}" if opened["agent"] else ""
 
+    async def usb(self, seen: int) -> Json:
+        """What viewers share: `generation` and `devices`, once that is another than `seen`, or after ten seconds."""
+        return await self.ask("usb", seen=seen)
+
+    async def usb_told(self, name: str, text: str) -> None:
+        """What came of a device, for who shares it."""
+        await self.ask("usb-told", name=name, text=text)
+
     async def stop(self, reason: str = "") -> None:
         """Ends it and returns when its process is gone. Nothing to do when there is none."""
         try:

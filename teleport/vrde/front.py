@@ -15,6 +15,8 @@
     {"do": "disconnect", "session": N}       → {"ok": true, "ended": true|false}
     {"do": "console", "address": …, "port": N, "screen": N}  → {"ok": true, "url": "https://…/#TICKET", "fingerprint": …}
     {"do": "tunnel", "address": …, "port": N}  → {"ok": true, "port": N, "fingerprint": …, "ticket": …, "screens": N, "agent": true|false}
+    {"do": "usb", "seen": N}                 → {"ok": true, "generation": N, "devices": […]}, once that differs from what was seen
+    {"do": "usb-told", "name": …, "text": …} → {"ok": true}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
@@ -36,11 +38,12 @@ from pathlib import Path
 from teleport.errors import TeleportError, UsageError
 from teleport.machines.vrde import VrdeSettings, from_dict, to_dict
 from teleport.vrde import auth, extension
-from teleport.vrde.endpoint import Endpoint, from_text
+from teleport.vrde.endpoint import Endpoint, TunnelEndpoint, from_text
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
 from teleport.vrde.tunnel import Tunnel
+from teleport.vrde.usb import UsbDevices
 from teleport.vrde.web_console import Console
 
 ORPHAN_SECONDS = 180.0
@@ -97,6 +100,7 @@ class Front:
         if problem := found.problem():
             raise UsageError("the remote display", problem)
         folder = Path(config.folder)
+        self._usb = UsbDevices(folder, _note, allowed=not config.settings.is_disabled("USB"))
         self._context = extension.Context(
             vm_name=config.vm_name,
             folder=folder,
@@ -107,6 +111,7 @@ class Front:
             authenticator=self._authenticator,
             throttle=auth.Throttle(time.monotonic),
             note=_note,
+            usb=self._usb,
             details=config.details,
         )
         self._server = found.serve(self._context)
@@ -192,6 +197,8 @@ class Front:
             "disconnect": self._do_disconnect,
             "console": self._do_console,
             "tunnel": self._do_tunnel,
+            "usb": self._do_usb,
+            "usb-told": self._do_usb_told,
             "stop": self._do_stop,
         }
         try:
@@ -220,6 +227,7 @@ class Front:
         switched = await self._screens.retarget(screens)
         self._open_log()
         self._tunnel.break_off()
+        await self._usb.retarget(screens[0] if isinstance(screens[0], TunnelEndpoint) else None)
         self._guest.endpoint = from_text(agent) if agent else None
         log.info(
             "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
@@ -251,6 +259,7 @@ class Front:
         self._sessions.settings = settings
         self._authenticator.current = authenticator
         self._settings = settings
+        await self._usb.allow(allowed=not settings.is_disabled("USB"))
         return {}
 
     async def _do_disconnect(self, request: Json) -> Json:
@@ -266,6 +275,14 @@ class Front:
 
     async def _do_tunnel(self, request: Json) -> Json:
         return await self._tunnel.open(address=str(request["address"]), port=int(str(request.get("port") or 0)))
+
+    async def _do_usb(self, request: Json) -> Json:
+        generation, devices = await self._usb.waited(int(str(request["seen"])))
+        return {"generation": generation, "devices": devices}
+
+    async def _do_usb_told(self, request: Json) -> Json:
+        self._usb.told(str(request["name"]), str(request["text"]))
+        return {}
 
     async def _do_stop(self, request: Json) -> Json:
         log.info("VRDE: ending%s", f": {request['reason']}" if request.get("reason") else "")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teleport.machines.vrde import from_dict
-from teleport.model import AGENT_MARK, DisplayOrder, DisplayStatus
+from teleport.model import AGENT_MARK, DisplayOrder, DisplayStatus, SharedUsb
 from teleport.ports import DisplayFront
 from teleport.vrde import control, endpoint
 from teleport.vrde.front import FrontConfig, Json
@@ -75,6 +75,16 @@ class Front:
         return {
             name: str(value) for name, value in (await self._client.console(address=address, port=port, screen=screen)).items()
         }
+
+    async def usb(self, seen: int) -> tuple[int, tuple[SharedUsb, ...]]:
+        """See teleport.ports.DisplayFront."""
+        answer = await self._client.usb(seen)
+        devices = answer["devices"]
+        return int(str(answer["generation"])), tuple(SharedUsb(**each) for each in devices) if isinstance(devices, list) else ()
+
+    async def usb_told(self, name: str, text: str) -> None:
+        """See teleport.ports.DisplayFront."""
+        await self._client.usb_told(name, text)
 
     async def stop(self, reason: str = "") -> None:
         """See teleport.ports.DisplayFront."""

@@ -4,7 +4,8 @@
 
     viewer ─▶ front (stays on the source's host) ═ TLS 1.3, certificate by fingerprint ═▶ tunnel (target's front) ─▶ QEMU's VNC
                                                    ticket (32 bytes), screen (1 byte), then RFB
-                                                   (screen 0: the guest's agent, then its JSON)
+                                                   (screen 0: the guest's agent, then its JSON;
+                                                    255: a USB device that is shared there, see `usb_frames`)
 
 Fingerprint and ticket travel over the agents' authenticated channel, so neither a certificate authority nor a password is needed. The
 ticket is good as long as the tunnel is open, since a front that lost its connection comes again. When the guest moves on from here,
@@ -24,6 +25,7 @@ from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, TICKET_BYTES, Endpoint
 from teleport.vrde.extension import Context
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.streams import first_to_end, peer_of, pipe
+from teleport.vrde.usb import USB
 
 TICKET_SECONDS = 10
 MOST_CONNECTIONS = 64
@@ -100,7 +102,11 @@ class Tunnel:
             async with asyncio.timeout(TICKET_SECONDS):
                 shown = await reader.readexactly(TICKET_BYTES + 1)
             endpoint = self._endpoint(shown[-1])
-            if not hmac.compare_digest(shown[:TICKET_BYTES], self._ticket) or endpoint is None:
+            known = hmac.compare_digest(shown[:TICKET_BYTES], self._ticket)
+            if known and shown[-1] == USB and self._context.usb:
+                await self._context.usb.serve_front(reader, writer)
+                return
+            if not known or endpoint is None:
                 self._context.note(f"tunnel: {client} refused: wrong ticket")
                 return
             back_reader, back_writer = await endpoint.dial()

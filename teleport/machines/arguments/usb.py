@@ -1,9 +1,12 @@
 """USB controllers, and mouse and keyboard on them; sound."""
 
+from collections.abc import Collection
+
 from teleport.machines.arguments.places import AUDIO, EHCI, OHCI, XHCI, slot
 from teleport.machines.definition import Definition, Usb
 
 _CONTROLLERS = {"ohci": ("pci-ohci,num-ports=6", OHCI), "ehci": ("usb-ehci", EHCI), "xhci": ("qemu-xhci,p2=6,p3=6", XHCI)}
+_PORTS = range(1, 7)  # each controller has six
 _MICE = {"usb": "usb-mouse", "usbtablet": "usb-tablet"}
 
 
@@ -24,6 +27,31 @@ def usb_arguments(definition: Definition) -> list[str]:
 def storage_bus(definition: Definition) -> str:
     """Where USB disks are plugged in: the newest controller."""
     return f"{_present(definition.usb)[-1]}.0"
+
+
+def bus_for(usb: Usb, speed: str) -> str:
+    """The bus on which a device of that speed works; "" when the VM has none. OHCI: USB 1.1; EHCI: only USB 2.0; xHCI: all."""
+    slow = speed in ("low", "full")
+    if usb.xhci:
+        return "xhci.0"
+    if usb.ehci and speed == "high":
+        return "ehci.0"
+    return "ohci.0" if usb.ohci and slow else ""
+
+
+def needed_for(speed: str) -> str:
+    """The option that a device of that speed needs."""
+    slow = speed in ("low", "full")
+    return f"a USB device of {speed} speed needs {'--usb on or ' if slow else '--usbehci on or ' if speed == 'high' else ''}--usbxhci on"
+
+
+def free_port(definition: Definition, used: Collection[int]) -> int | None:
+    """A port of any controller for a device that comes and goes: the highest that neither those in `used` have, nor mouse, keyboard
+    and disks (which have the newest controller's). Named, since QEMU adds a hub of its own when it must choose the last free one."""
+    usb, disks = definition.usb, definition.controller("usb")
+    taken = {*used, *({1} if usb.mouse != "ps2" else ()), *({2} if usb.keyboard != "ps2" else ())}
+    taken |= {3 + each.port for each in disks.attachments} if disks else set()
+    return max(set(_PORTS) - taken, default=None)
 
 
 def _present(usb: Usb) -> list[str]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from teleport.errors import TeleportError
 from teleport.machines.vrde import SecurityMethod, VrdeSettings
-from teleport.vrde import certificate, vnc_password
+from teleport.vrde import certificate, usb_frames, usb_login, vnc_password
 from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context
@@ -37,6 +37,7 @@ from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
 from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
 from teleport.vrde.streams import first_to_end, peer_of, pipe
+from teleport.vrde.usb_frames import Claim
 
 LOGON_SECONDS = 30
 FIRST_PDU_SECONDS = 10
@@ -261,16 +262,26 @@ class RdpServer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a half-open connection ends some day
         self._pending += 1
         link: _Link | None = None
+        claim: Claim | None = None
         try:
             try:
                 async with asyncio.timeout(LOGON_SECONDS):
-                    link = await self._negotiate(reader, writer)
-                    link.answers = asyncio.create_task(link.to_viewer())
-                    logon, rewritten = await self._log_on(link, address)
+                    request = await self._request(reader)
+                    if request.cookie == usb_frames.COOKIE:
+                        claim = await self._admit_usb(reader, writer)
+                    else:
+                        link = await self._negotiate(request, reader, writer)
+                        link.answers = asyncio.create_task(link.to_viewer())
+                        logon, rewritten = await self._log_on(link, address)
             except TimeoutError as error:
                 raise _RefusedError(f"no login within {LOGON_SECONDS} s") from error
             finally:
                 self._pending -= 1
+            if link is None:
+                if claim and self._context.usb:
+                    await self._context.usb.serve(reader, writer, claim)
+                return
+            assert link.answers  # there since its login
             session = self._sessions.admit(
                 client=client, user=logon.user, screen=logon.screen, protection=link.protection,
                 close=writer.transport.abort,
@@ -286,13 +297,24 @@ class RdpServer:
             if link:
                 await link.close()
 
-    async def _negotiate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
-        """X.224, up to the chosen protection."""
+    async def _request(self, reader: asyncio.StreamReader) -> ConnectionRequest:
         try:
             async with asyncio.timeout(FIRST_PDU_SECONDS):
-                request = ConnectionRequest.parse(await read_pdu(reader))
+                return ConnectionRequest.parse(await read_pdu(reader))
         except TimeoutError as error:
             raise _RefusedError("it says nothing") from error
+
+    async def _admit_usb(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Claim:
+        """A device instead of a viewer. Raises _RefusedError."""
+        try:
+            return await usb_login.admit(self._context, reader, writer, shown=self._certificate)
+        except TeleportError as error:
+            raise _RefusedError(str(error)) from error
+
+    async def _negotiate(
+        self, request: ConnectionRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> _Link:
+        """X.224's answer, up to the chosen protection."""
         method = self._settings.security
         tls = bool(request.protocols & Protocol.TLS) and method is not SecurityMethod.RDP
         if not tls and method is SecurityMethod.TLS:
