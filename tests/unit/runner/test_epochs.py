@@ -1,5 +1,6 @@
 """The journals of epochs: what a successor finds."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from teleport.errors import StorageError
 from teleport.model import GuestIdentity, Owner, PrepareOrder, Proposal, SourceHello, TargetPhase
 from teleport.runner.arrival import word_of_journal
-from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, prune, unfinished
+from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, newest, prune, unfinished
 
 OWNER = Owner(host="h", home="/home", vm_uuid="u", vm_name="S", epoch="e")
 HELLO = SourceHello(
@@ -58,6 +59,20 @@ def test_only_an_epoch_without_an_end_is_unfinished(tmp_path: Path) -> None:
     assert found is not None
     assert found.epoch == "e2"
     assert unfinished(tmp_path, "target") is None
+
+
+def test_the_newest_epoch_is_the_one_that_was_written_to_last(tmp_path: Path) -> None:
+    assert newest(tmp_path, "source") is None
+    for epoch in ("e1", "e2"):
+        EpochJournal(tmp_path, epoch, "source").prepared(source(epoch))
+    os.utime(tmp_path / "e2.source.jsonl", (1, 1))
+    found = newest(tmp_path, "source")
+    assert found is not None
+    assert found.epoch == "e1"
+    EpochJournal(tmp_path, "e2", "source").note("moved")
+    found = newest(tmp_path, "source")
+    assert found is not None
+    assert found.kinds == {"prepared", "moved"}
 
 
 def test_the_word_on_an_epoch_outlives_its_session(tmp_path: Path) -> None:
