@@ -19,6 +19,7 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, 
 
 from teleport.errors import HypervisorError
 from teleport.host.facts import live_facts
+from teleport.host.priority import put_back, put_first, threads_named
 from teleport.host.process import ProcessWatch
 from teleport.model import Fact, MigrationInfo, QemuProcess
 
@@ -26,6 +27,7 @@ from teleport.model import Fact, MigrationInfo, QemuProcess
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 COMMAND_SECONDS = 30.0  # an answer takes milliseconds; this long says that QEMU's main loop is stuck
+_MIGRATION_THREADS = "mig/src"  # QEMU's own names, with debug-threads=on
 STORAGE_SECONDS = 120.0  # commands that wait for disks: stop drains and flushes, cont and blockdev-set-active open and lock
 _POLL_SECONDS = 0.25  # the backstop behind migration events
 _SETTLING_SECONDS = 10.0
@@ -255,6 +257,7 @@ class QmpGuest:
         `cont` to a QEMU that is still loading: that would start half a guest (tried).
         """
         await self._leave_inmigrate()
+        put_back(self.process.pid)
         resumes = self._resumes
         await self.execute("cont", timeout_seconds=STORAGE_SECONDS)
         deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
@@ -288,10 +291,13 @@ class QmpGuest:
     async def migrate(self, uri: str) -> None:
         """Starts an outgoing migration to `unix:PATH` or `fd:NAME` (see `give_fd`)."""
         await self.execute("migrate", uri=uri)
+        for thread in threads_named(self.process.pid, _MIGRATION_THREADS):
+            put_first(thread)
 
     async def migrate_incoming(self, uri: str) -> None:
         """Starts listening; a failed load leaves this QEMU alive with the reason in `migration`."""
         await self.execute("migrate-incoming", uri=uri, exit_on_error=False)
+        put_first(self.process.pid)  # the main thread loads; until `cont`
 
     async def migrate_continue(self) -> None:
         """Leaves pre-switchover."""

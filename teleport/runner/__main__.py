@@ -14,16 +14,16 @@ import sys
 from pathlib import Path
 
 from teleport.errors import RefusedError, TeleportError
+from teleport.host.priority import FIRST_NICE
 from teleport.machines.store import VmPaths
 from teleport.machines.text import parse_definition
 from teleport.runner.agent import Agent, AgentOptions
 from teleport.runner.control import ControlHandlers
 from teleport.runner.guardian_client import GuardianClient
+from teleport.wire.allocator import keep_freed_memory
 from teleport.wire.control_server import ControlServer
 
 log = logging.getLogger("teleport.runner")
-
-_NICE = -10
 
 
 def main() -> int:
@@ -47,7 +47,8 @@ def main() -> int:
     )
     # Idle but in a teleport, and then everything waits for it: where it may, the agent goes before vCPUs that keep all cores busy.
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, FIRST_NICE)
+    keep_freed_memory()
     return asyncio.run(_run(options))
 
 
