@@ -62,6 +62,7 @@ class RemoteUsb:
         self._refused: dict[str, str] = {}
         self._shared: dict[str, SharedUsb] = {}
         self._plugged: frozenset[str] = frozenset()
+        self._loose: set[str] = set()  # plugged in, but without a connection when they were last looked at
         self._again = asyncio.Event()
 
     def renew(self, definition: Definition) -> None:
@@ -146,9 +147,19 @@ class RemoteUsb:
         """Takes out what is not among these, and knows these from now on."""
         async with self._lock:
             for name in await self._present(guest):
-                if name not in shared and self._may_change():
+                if not self._may_change():
+                    break
+                if name not in shared:
                     await self._unplug(guest, name)
                     self._say(f"USB device {self._named(name)} unplugged from the guest: it is shared no more")
+                elif shared[name].connected:
+                    self._loose.discard(name)
+                elif name not in self._loose:
+                    self._loose.add(name)  # it may be on its way
+                else:
+                    await self._unplug(guest, name)
+                    self._say(f"USB device {self._named(name)} unplugged from the guest: its connection broke")
+            self._loose &= self._plugged
             self._shared = dict(shared)
 
     def _named(self, name: str) -> str:

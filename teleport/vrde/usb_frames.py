@@ -69,11 +69,13 @@ class Claim:
         """Raises ProtocolError."""
         try:
             raw = json.loads(line)
-            if not (isinstance(raw, dict) and all(isinstance(each, str) and each.isprintable() for each in raw.values())):
+            if not (isinstance(raw, dict) and all(isinstance(each, str) for each in raw.values())):
                 raise ValueError("not texts")
+            if not all(value.isprintable() for name, value in raw.items() if name != "password"):
+                raise ValueError("control characters")
             texts = ("manufacturer", "product", "serial_number", "client")
             return cls(**{name: value[:_TEXT_CHARACTERS] if name in texts else value for name, value in raw.items()})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ProtocolError("remote USB", "the login makes no sense") from error
 
 
@@ -97,5 +99,5 @@ def refusal_in(line: bytes) -> str:
     try:
         raw = json.loads(line)
         return "" if raw["ok"] else str(raw["why"]) or "refused"
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProtocolError("remote USB", "what answers is no display of Teleport") from error

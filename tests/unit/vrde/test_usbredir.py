@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teleport.errors import ProtocolError
+from teleport.vrde.usb_frames import Claim, answer, refusal_in
 from teleport.vrde.usbredir import OURS, Kind, Packet, PacketReader, Redirection, Speed, hello
 from tests.fakes.usb_device import CAPABILITIES, PRODUCT, VENDOR, introduction
 
@@ -108,3 +109,16 @@ def test_noise_only_raises_protocol_errors(parts: list[bytes]) -> None:
                 feed(part)
             except ProtocolError:
                 return
+
+
+def test_a_login_travels_whole_and_keeps_its_password_to_itself() -> None:
+    claim = Claim(user="ann", password="se\u00a0cret", product="K" * 200)
+    read = Claim.parse(claim.line())
+    assert (read.user, read.password, read.product) == (claim.user, claim.password, "K" * 126)
+    assert "cret" not in repr(read)
+    for wrong in (b"[" * 5000, b"7", b'{"user": 7}', b'{"user": "a\\nb"}', b'{"more": "x"}'):
+        with pytest.raises(ProtocolError):
+            Claim.parse(wrong)
+    assert (refusal_in(answer()), refusal_in(answer("no"))) == ("", "no")
+    with pytest.raises(ProtocolError):
+        refusal_in(b"[]")
