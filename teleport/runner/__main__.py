@@ -18,6 +18,7 @@ from teleport.host.priority import FIRST_NICE
 from teleport.machines.store import VmPaths
 from teleport.machines.text import parse_definition
 from teleport.runner.agent import Agent, AgentOptions
+from teleport.runner.beginning import begin
 from teleport.runner.control import ControlHandlers
 from teleport.runner.guardian_client import GuardianClient
 from teleport.wire.allocator import keep_freed_memory
@@ -76,7 +77,7 @@ async def _run(options: AgentOptions) -> int:
             loop.add_signal_handler(number, handlers.shutdown)
         control = ControlServer(handlers, path=runtime / "control.sock")
         await control.start()
-        running = asyncio.ensure_future(agent.run())
+        running = asyncio.ensure_future(agent.run(begin))
         orphaned = asyncio.ensure_future(guardian.wait_gone())
         await asyncio.wait({running, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         orphaned.cancel()

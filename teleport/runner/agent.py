@@ -1,4 +1,4 @@
-"""The agent of one VM: from its start (or its predecessor's end, `successor`) to its own. What people ask of it is in `control`.
+"""The agent of one VM: what it holds while the VM is there. How it begins is in `beginning`, what people ask of it in `control`.
 
 What is remembered where: the definition in its file; who owns the guest in the owner record; epochs in the journal; what this
 runner runs in `run/vm.json` (for a successor of this agent); how the VM ended in `state.json` beside the definition.
@@ -9,9 +9,8 @@ import contextlib
 import json
 import logging
 import os
-import shlex
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,20 @@ from typing import Any
 from teleport.errors import BusyError, GuestLostError, HypervisorError, StateError, TeleportError
 from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.process import usable_accelerator
-from teleport.machines import saved_state
 from teleport.machines.definition import Definition
-from teleport.machines.saved_state import SavedFacts
-from teleport.machines.snapshots import require_settled
 from teleport.machines.store import VmPaths
 from teleport.machines.text import parse_definition
 from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
 from teleport.runner.arrival import Arrived
 from teleport.runner.display import Display
 from teleport.runner.epochs import prune
-from teleport.runner.facts import require_media
 from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
-from teleport.runner.live import LiveChanges
 from teleport.runner.memory import Doing, Memory, Remembered
-from teleport.runner.ownership import Record, record_at, set_free, take_for_start
-from teleport.runner.saving import check_fits, claim, go_on, load
+from teleport.runner.ownership import Record, record_at, set_free
 from teleport.runner.source import SourceTeleport
 from teleport.runner.state import StateFile
-from teleport.runner.successor import Successor
 from teleport.runner.target import WaitingTarget
 from teleport.runner.usb import RemoteUsb
 from teleport.runner.vm import RunningVm, TeleportOrder
@@ -87,13 +79,12 @@ class Agent:
         self.shutdown_reason = ""
         self.saving: asyncio.Future[None] | None = None
         self.changing = ""  # the verb that is changing the running machine just now
-        self.live = LiveChanges(self)
         self.launcher: Launcher
         self.record: Record
 
     # ------------------------------------------------------------------ beginning and end
-    async def run(self) -> int:
-        """Begins or takes up, and returns the exit code when the VM is over."""
+    async def run(self, begin: "Callable[[Agent], Awaitable[None]]") -> int:
+        """Begins (`teleport.runner.beginning`), and returns the exit code when the VM is over."""
         accelerator = await asyncio.to_thread(usable_accelerator, self._wanted_accelerator(), cache=self.options.home)
         self.launcher = Launcher(
             self.definition,
@@ -105,8 +96,7 @@ class Agent:
         )
         self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
         prune(self.options.paths.journal)
-        if not await Successor(self).take_up():
-            await self._begin()
+        await begin(self)
         await self.guardian.ready()
         try:
             code = await self._over
@@ -117,78 +107,6 @@ class Agent:
             raise
         finally:
             await self._stop_everything()
-
-    async def _begin(self) -> None:
-        await asyncio.to_thread(require_settled, self.options.paths)
-        saved = await asyncio.to_thread(saved_state.read, self.options.paths)
-        if self.definition.teleporter.enabled:
-            if saved:
-                raise StateError(
-                    "startvm",
-                    f"VM {self.definition.name!r} has a saved state and cannot take in another guest",
-                    f"teleport discardstate {shlex.quote(self.definition.name)} drops it, "
-                    f"modifyvm {shlex.quote(self.definition.name)} --teleporter off goes on from it",
-                )
-            await self.wait_for_guest()
-            return
-        if saved:
-            self.state.set(VmState.STARTING)
-            await self._restore(saved)
-            return
-        await asyncio.to_thread(require_media, self.definition)
-        epoch = uuid.uuid4().hex
-        me = self.launcher.owner(epoch)
-        generation = await take_for_start(self.record, me, take_over=self.options.take_over)
-        self.state.set(VmState.STARTING)  # not before: a start that is refused leaves the VM as it was
-        launched: Launched | None = None
-        guest: QmpGuest | None = None
-        try:
-            launched = await self.launcher.start(label=MAIN)
-            guest = await self.launcher.connect(launched)
-            self.runs(launched, guest, generation=generation, identity=self.launcher.own_identity)
-            self.remember(doing="starting")
-            await guest.cont()
-            self.remember()
-            await self.display.begin(self.launcher.screens(launched))
-        except TeleportError:
-            await self._drop(launched, guest)
-            await set_free(self.record, generation)
-            self.state.set(VmState.POWEROFF)
-            raise
-        self._set_state(VmState.RUNNING)
-        await self._sweep_saved()
-
-    async def _sweep_saved(self) -> None:
-        """What is left of a saved state whose guest went on. The guest runs: an error only leaves it there for the next sweep."""
-        try:
-            await asyncio.to_thread(saved_state.drop_unfinished, self.options.paths)
-        except TeleportError as error:
-            self.say(f"{error}")
-
-    async def _restore(self, saved: SavedFacts) -> None:
-        """Goes on from the saved state. Raises TeleportError; the state is kept then."""
-        me = self.launcher.owner(saved.epoch)
-        paths = self.options.paths
-        launched: Launched | None = None
-        guest: QmpGuest | None = None
-        try:
-            await check_fits(self.record, saved, me, take_over=self.options.take_over)
-            launched = await self.launcher.start(label=MAIN, identity=saved.identity, incoming=True)
-            guest = await self.launcher.connect(launched)
-            await load(guest, paths)
-            generation = await claim(self.record, saved, me)
-            self.runs(launched, guest, generation=generation, identity=saved.identity)
-            self.spawn(open_forwarded_ports(guest, lambda: self.definition, self.say))
-            self.remember(doing="restoring", runs=not saved.was_paused)
-            await go_on(guest, paths, saved)
-            await self.display.begin(self.launcher.screens(launched))
-        except TeleportError:
-            await self._drop(launched, guest)
-            self.state.set(VmState.SAVED if paths.saved.is_dir() else VmState.ABORTED)
-            raise
-        self.remember()
-        self._set_state(VmState.PAUSED if saved.was_paused else VmState.RUNNING, "from its saved state")
-        await self._sweep_saved()
 
     async def wait_for_guest(self) -> None:
         """Opens the teleporter's port. Raises BusyError, UsageError."""
@@ -291,7 +209,7 @@ class Agent:
         self.spawn(self.usb.watch(guest))
         return self.vm
 
-    def _set_state(self, state: VmState, detail: str = "") -> None:
+    def set_state(self, state: VmState, detail: str = "") -> None:
         """A state with where the display is, for whoever looks while no runner answers."""
         self.state.beside = self.display.properties()
         self.state.set(state, detail)
@@ -332,7 +250,7 @@ class Agent:
         if self.vm and self.vm.generation:
             await set_free(self.record, self.vm.generation)
 
-    async def _drop(self, launched: Launched | None, guest: QmpGuest | None) -> None:
+    async def drop(self, launched: Launched | None, guest: QmpGuest | None) -> None:
         """Ends a QEMU that did not get as far as running its guest; its death means nothing."""
         watching = tuple(self._tasks)
         for task in watching:
@@ -363,7 +281,7 @@ class Agent:
         self.runs(arrived.launched, arrived.guest, generation=arrived.generation, identity=arrived.identity)
         await self.display.arrived(self.launcher.screens(arrived.launched), arrived.display)  # viewers are waiting
         self.spawn(open_forwarded_ports(arrived.guest, lambda: self.definition, self.say))
-        self._set_state(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
+        self.set_state(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
         self.say("the guest arrived")
         self.tell(Outcome(kind=OutcomeKind.MOVED, message="the guest arrived", target_qemu_pid=arrived.launched.process.pid))
         self.spawn(self._close_port_later())

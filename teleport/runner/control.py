@@ -13,7 +13,7 @@ from teleport.machines.usb_filters import UsbFilter
 from teleport.machines.vrde import from_dict
 from teleport.model import VmState
 from teleport.runner.agent import Agent
-from teleport.runner.live import SENT, parsed
+from teleport.runner.live import SENT, LiveChanges, parsed
 from teleport.runner.saving import resume_unsaved, save
 from teleport.runner.vm import RunningVm, TeleportOrder
 from teleport.wire._generated.teleport.v1 import control_pb2 as control
@@ -84,7 +84,7 @@ class ControlHandlers:
             await self._agent.running("screenshotpng").guest.screendump(Path(arguments[0]))
             return ""
         if command == "change" and len(arguments) == len(SENT):
-            await self._agent.live.change(parsed(arguments, self._agent.options.paths.definition))
+            await LiveChanges(self._agent).change(parsed(arguments, self._agent.options.paths.definition))
             return ""
         if command == "savestate":
             return await self._savestate(wait=arguments == ("wait",))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from teleport.errors import BusyError, HypervisorError, StateError, TeleportError
 from teleport.host.faults import async_fault_point
@@ -21,10 +21,8 @@ from teleport.machines.live import DrivePlace, LiveChange, live_change
 from teleport.machines.store import Edit, Store, StoredVm
 from teleport.machines.text import parse_definition
 from teleport.model import VmState
+from teleport.runner.agent import Agent
 from teleport.runner.vm import RunningVm
-
-if TYPE_CHECKING:
-    from teleport.runner.agent import Agent
 
 _ONLY_THEN = (VmState.RUNNING, VmState.PAUSED)
 
@@ -45,7 +43,7 @@ class Request:
 class LiveChanges:
     """One agent's."""
 
-    def __init__(self, agent: "Agent") -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._note = agent.runtime / "live-change.json"
 

@@ -1,27 +1,25 @@
 """A new agent takes up what its predecessor left: a QEMU that runs, a handover under way, a guest that was arriving, a save."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from teleport.errors import GuestLostError
 from teleport.machines import saved_state
 from teleport.model import VmState
+from teleport.runner.agent import Agent
 from teleport.runner.arrival import Arrival, Arrived
 from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, newest, unfinished
 from teleport.runner.launch import Launched
+from teleport.runner.live import LiveChanges
 from teleport.runner.memory import Remembered
 from teleport.runner.saving import resume_unsaved
 from teleport.runner.source import SourceTeleport
 from teleport.runner.vm import RunningVm, TeleportOrder
 
-if TYPE_CHECKING:
-    from teleport.runner.agent import Agent
-
 
 class Successor:
     """One agent's beginning, when it is not the first of its runner."""
 
-    def __init__(self, agent: "Agent") -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
     async def take_up(self) -> bool:
@@ -82,7 +80,7 @@ class Successor:
         await self._agent.display.adopt(self._agent.launcher.screens(launched))
         if sent is None:
             await self._finish_doing(vm, remembered)
-            await self._agent.live.settle(vm)
+            await LiveChanges(self._agent).settle(vm)
             self._agent.state.beside = self._agent.display.properties()
             self._agent.state.set(await self._agent.state_of(guest))
             self._agent.say("a new agent took up the running VM")
