@@ -1,7 +1,8 @@
 """EFI firmware on this host: where its code is, and each VM's own file of variables.
 
 Debian's ovmf has both, 4 MiB together: `OVMF_CODE_4M.fd` is the same for all, `OVMF_VARS_4M.fd` the template from which each VM
-gets a copy. The variables travel with the guest as flash memory; QEMU writes them into the target's file when the guest runs there.
+gets a copy. The variables travel with the guest as flash memory; QEMU writes them into the target's file when the guest runs there, and
+`teleport.host.firmware_variables` when it arrives paused.
 """
 
 from pathlib import Path

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from teleport.errors import HypervisorError, ProtocolError, StorageError, TeleportError
 from teleport.handover.target import TARGET, TargetEffect, TargetEvent, TargetStep, word
+from teleport.host.firmware_variables import write_variables
 from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.pipe import connect_unix
 from teleport.host.ram import hash_guest_ram
 from teleport.host.same_host import HandleClient
+from teleport.machines.firmware import VARIABLES_FILE
 from teleport.model import (
     ClaimResult,
     Fact,
@@ -164,6 +166,11 @@ class Arrival:
         self._guest = await self._launcher.connect(launched)
         running = await self._guest.status() == "running"
         started_paused = self.prepared.paused and "intent" in self._journal.kinds
+        if started_paused and not running:  # the predecessor may have died between its word and the variables
+            try:
+                await self._keep_variables(self._guest)
+            except (HypervisorError, StorageError) as error:
+                log.warning("EFI variables: %s (QEMU writes them when the guest goes on)", error)
         self._driver.tell(E.RESTARTED_RUNNING if running or started_paused else E.RESTARTED_WAITING)
 
     # ------------------------------------------------------------------ driving
@@ -308,13 +315,20 @@ class Arrival:
     async def _cont(self) -> TargetEvent:
         assert self._guest is not None
         try:
-            if not self.prepared.paused:
+            if self.prepared.paused:
+                await self._keep_variables(self._guest)
+            else:
                 await self._guest.cont()
             self._cont_ns = time.monotonic_ns()
-        except HypervisorError as error:
+        except (HypervisorError, StorageError) as error:
             self.reason = self.reason or str(error)
             return E.CONT_REFUSED
         return E.CONTINUED
+
+    async def _keep_variables(self, guest: QmpGuest) -> None:
+        """QEMU writes the EFI variables at `cont`, which a guest that stays paused may never see."""
+        if self._launcher.definition.machine.firmware != "bios":
+            await write_variables(guest, self._launcher.paths.folder / VARIABLES_FILE)
 
     async def _journal_started(self) -> None:
         self._note("started")
