@@ -124,10 +124,12 @@ def device_facts(devices: Iterable[Device]) -> tuple[Fact, ...]:
     Area "device": driver, bus, PCI id, BARs: all must agree. Area "property": QEMU's properties that reach the guest, compared
     where both sides have them, since a newer QEMU knows more of them for the same machine type.
     """
-    tree = tuple(each for each in devices if not each.id.startswith(REMOTE_USB))  # those are unplugged before anything moves
+    tree = tuple(devices)
     subjects = _subjects(tree)
     facts: list[Fact] = []
     for device, subject in zip(tree, subjects, strict=True):
+        if device.id.startswith(REMOTE_USB):
+            continue  # unplugged before anything moves
         if device.bus != _VIRTIO_BUS:
             facts.append(Fact("device", subject, "driver", device.driver))
             facts.append(Fact("device", subject, "bus", _place(device, subjects)))

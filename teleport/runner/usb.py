@@ -24,7 +24,6 @@ from teleport.ports import DisplayFront
 
 IDLE_SECONDS = 1.0
 _PERIPHERAL = "/machine/peripheral"
-_TRIES, _TRY_SECONDS = 50, 0.02
 
 log = logging.getLogger(__name__)
 
@@ -207,23 +206,13 @@ class RemoteUsb:
         try:
             await guest.execute("device_add", driver="usb-redir", id=chardev, chardev=chardev, bus=bus, port=str(port))
         except HypervisorError as error:
-            await self._drop_chardev(guest, chardev)
+            with contextlib.suppress(HypervisorError):
+                await guest.execute("chardev-remove", id=chardev)
             return error.why
         self._plugged |= {shared.name}
         return ""
 
     async def _unplug(self, guest: QmpGuest, name: str) -> None:
+        """The chardev goes with the device (hw/usb/redirect.c, usbredir_unrealize)."""
         await guest.execute("device_del", id=f"{REMOTE_USB}{name}")
-        await self._drop_chardev(guest, f"{REMOTE_USB}{name}")
         self._plugged -= {name}
-
-    async def _drop_chardev(self, guest: QmpGuest, name: str) -> None:
-        """QEMU lets a device's chardev go a moment after the device."""
-        for left in range(_TRIES, -1, -1):
-            try:
-                await guest.execute("chardev-remove", id=name)
-                return
-            except HypervisorError:
-                if not left:
-                    raise
-                await asyncio.sleep(_TRY_SECONDS)
