@@ -27,6 +27,8 @@ from teleport.model import QemuProcess
 
 _MADV_POPULATE_WRITE = 23  # linux/mman.h, since Linux 5.14
 _CHUNK_BYTES = 64 << 20
+_HUGE_BYTES = 2 << 20
+_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 _HASHED_BYTES = 4 << 20  # a piece; its digest is one of those that make the block's
 # "0000:00:01.0/vga.vram    4 KiB  0x<offset> 0x<used> 0x<total> 0x<HVA>  rw"; the RO column is not in all versions
 _RAM_BLOCK = re.compile(r"^\s*(\S+)\s+\d+ \S+\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)", re.MULTILINE)
@@ -34,21 +36,53 @@ _RAM_BLOCK = re.compile(r"^\s*(\S+)\s+\d+ \S+\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def create_ram(size_bytes: int) -> int:
+def create_ram(size_bytes: int, *, huge_pages: bool = False) -> int:
     """A memfd of this size (pages come when touched), close-on-exec, sealed against a change of size. Raises HypervisorError.
+
+    `huge_pages`: of pages of 2 MiB, all reserved at once: a host that has too few says so here, not in the middle of the guest's life.
 
     QEMU maps it by `memory-backend-file` on ``/proc/self/fd/N`` and lives with the seals (tried, 10.0.2): nobody who was passed
     the descriptor can shrink it under the guest.
     """
     try:
-        fd = os.memfd_create("teleport-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        kind = os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge_pages else 0
+        fd = os.memfd_create("teleport-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | kind)
         os.ftruncate(fd, size_bytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        if huge_pages:
+            _reserve(fd, size_bytes)
     except OSError as error:
+        if huge_pages:
+            raise _too_few_huge_pages(size_bytes, error) from error
         raise HypervisorError(
             "guest memory", f"{size_bytes >> 20} MiB: {error.strerror}", "free some, or give the VM less"
         ) from error
     return fd
+
+
+def _reserve(fd: int, size_bytes: int) -> None:
+    """The kernel reserves a file's huge pages when they are mapped (hugetlbfs_reserv.rst), for as long as the file lives."""
+    try:
+        mmap.mmap(fd, size_bytes).close()
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _too_few_huge_pages(size_bytes: int, error: OSError) -> HypervisorError:
+    needed = -(-size_bytes // _HUGE_BYTES)
+    counts = {}
+    for name in ("nr", "free", "resv"):
+        try:
+            counts[name] = int((_HUGE_PAGES / f"{name}_hugepages").read_text())
+        except (OSError, ValueError):
+            counts[name] = 0
+    free = max(0, counts["free"] - counts["resv"])
+    return HypervisorError(
+        "guest memory",
+        f"{needed} huge pages of 2 MiB are needed, {free} are free ({error.strerror})",
+        f"set more aside as root: sysctl vm.nr_hugepages={counts['nr'] + max(0, needed - free)}; or modifyvm NAME --ram shared",
+    )
 
 
 def resident_bytes(fd: int) -> int:

@@ -34,7 +34,8 @@ BOOT_DEVICES = 4
 
 Chipset = Literal["piix3", "ich9"]
 Firmware = Literal["bios", "efi"]
-Ram = Literal["shared", "private"]
+Ram = Literal["shared", "private", "hugepages"]
+Tpm = Literal["none", "1.2", "2.0"]
 Accelerator = Literal["auto", "kvm", "tcg"]
 BootDevice = Literal["none", "floppy", "dvd", "disk", "net"]
 Graphics = Literal["none", "vboxvga", "vmsvga", "virtio"]
@@ -69,6 +70,7 @@ class Machine(Part):
     initrd: FilePath = ""
     append: Line = ""
     guest_agent: bool = False
+    tpm: Tpm = "none"
 
     @property
     def type(self) -> str:
@@ -79,6 +81,8 @@ class Machine(Part):
     def _consistent(self) -> Self:
         if self.initrd and not self.kernel:
             raise ValueError("initrd needs a kernel: give --kernel too")
+        if self.ram == "hugepages" and self.memory_mb % 2:
+            raise ValueError("huge pages are of 2 MB each: --memory must be even, or --ram shared")
         if self.append and not self.kernel:
             raise ValueError("append is the command line of a kernel: give --kernel too")
         if self.cpus > 1 and not self.ioapic:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from teleport.errors import BusyError, NotFoundError, StateError, StorageError, TeleportError, UsageError
-from teleport.machines import media, owners
+from teleport.machines import media, owners, tpm_state
 from teleport.machines.attached import owner_record_folder
 from teleport.machines.definition import Definition
 from teleport.machines.files import sync_folder, write_durably
@@ -199,6 +199,8 @@ class Snapshots:
             _put_overlay(snapshot.file(disk), Path(disk))
         for own, kept in self._own_files(snapshot):
             if kept.exists():
+                if own.parent != self._paths.folder and not own.parent.exists():
+                    tpm_state.own(self._paths.folder)
                 write_durably(own, kept.read_bytes())
             else:
                 own.unlink(missing_ok=True)
@@ -222,8 +224,11 @@ class Snapshots:
 
     def _own_files(self, snapshot: Snapshot) -> tuple[tuple[Path, Path], ...]:
         """What the VM itself keeps for its guest: (the file, its copy at that snapshot); either may be missing."""
-        own = self._paths.folder / VARIABLES_FILE
-        return ((own, own.with_name(f"{own.name}.snapshot-{snapshot.uuid[:8]}")),)
+        folder = self._paths.folder
+        return tuple(
+            (own, folder / f"{own.name}.snapshot-{snapshot.uuid[:8]}")
+            for own in (folder / VARIABLES_FILE, *tpm_state.snapshot_files(folder))
+        )
 
     def _remove(self, files: tuple[str, ...]) -> None:
         for file in files:

@@ -20,6 +20,7 @@ from pathlib import Path
 from uuid import UUID
 
 from teleport.errors import NotFoundError, StorageError, TeleportError, UsageError
+from teleport.machines import tpm_state
 from teleport.machines.definition import Definition
 from teleport.machines.files import locked, make_folder, sync_folder, write_durably
 from teleport.machines.names import folder_name, name_of_folder
@@ -368,5 +369,6 @@ def _remove_vm(paths: VmPaths) -> None:
     for file in (paths.lock, paths.run, *(paths.folder / name for name in _LEFT_BY_RUNNERS)):
         if file.is_symlink() or file.exists():
             file.unlink()
+    tpm_state.remove(paths.folder)
     with contextlib.suppress(OSError):  # not empty: something that is not ours is left there
         paths.folder.rmdir()

@@ -29,7 +29,7 @@ from teleport.model import (
 from teleport.runner.display import Offer
 from teleport.runner.drive import Driver
 from teleport.runner.epochs import EpochJournal, TargetPrepared
-from teleport.runner.launch import Launched, Launcher
+from teleport.runner.launch import ARRIVAL, Launched, Launcher
 from teleport.runner.ownership import Record
 from teleport.runner.plans import PLANS
 
@@ -98,15 +98,17 @@ class Arrival:
                 raise ProtocolError("plan shared", "the two sides have not met on one host")
             ram_fd = await self._handle.fetch_ram()
         self._launched = await self._launcher.start(
-            label=f"arrival-{self.epoch[:8]}",
+            label=f"{ARRIVAL}{self.epoch[:8]}",
             identity=self.prepared.identity,
             incoming=True,
             ram_fd=ram_fd,
             prefault=ram_fd is None,
         )
         self._guest = await self._launcher.connect(self._launched)
-        if self._handle:
+        if self._handle and self._plan.name is PlanName.SHARED:  # otherwise the source has let it go
             await self._handle.give_process(self._launched.process)
+        if ram_fd is None:
+            await self._guest.take_ram()
         return await self._guest.facts()
 
     @property
@@ -171,7 +173,8 @@ class Arrival:
                 await self._keep_variables(self._guest)
             except (HypervisorError, StorageError) as error:
                 log.warning("EFI variables: %s (QEMU writes them when the guest goes on)", error)
-        self._driver.tell(E.RESTARTED_RUNNING if running or started_paused else E.RESTARTED_WAITING)
+        runs = running or started_paused or "started" in self._journal.kinds
+        self._driver.tell(E.RESTARTED_RUNNING if runs else E.RESTARTED_WAITING)
 
     # ------------------------------------------------------------------ driving
     def start(self, settled: Callable[[Arrived | None], Awaitable[None]]) -> None:
@@ -305,7 +308,10 @@ class Arrival:
         return E.CLAIM_WON
 
     async def _journal_intent(self) -> TargetEvent | None:
+        assert self._launched is not None
         try:
+            if self._launched.tpm_state:
+                await asyncio.to_thread(self._launcher.adopt_tpm, self._launched)
             self._journal.note("intent")
         except StorageError as error:
             self.reason = self.reason or str(error)

@@ -43,6 +43,7 @@ async def _start(agent: Agent) -> None:
         await _restore(agent, saved)
         return
     await asyncio.to_thread(require_media, agent.definition)
+    await asyncio.to_thread(agent.launcher.require_tpm)
     epoch = uuid.uuid4().hex
     me = agent.launcher.owner(epoch)
     generation = await take_for_start(agent.record, me, take_over=agent.options.take_over)
@@ -86,6 +87,7 @@ async def _restore(agent: Agent, saved: SavedFacts) -> None:
         guest = await agent.launcher.connect(launched)
         await load(guest, paths)
         generation = await claim(agent.record, saved, me)
+        await asyncio.to_thread(agent.launcher.adopt_tpm, launched)
         agent.runs(launched, guest, generation=generation, identity=saved.identity)
         agent.spawn(open_forwarded_ports(guest, lambda: agent.definition, agent.say))
         agent.remember(doing="restoring", runs=not saved.was_paused)

@@ -11,6 +11,7 @@ from teleport.handover.source import HEARD, SourceEffect, SourceEvent
 from teleport.host.guest import QemuGoneError, QemuStuckError
 from teleport.host.process import kill_process
 from teleport.host.ram import hash_guest_ram
+from teleport.machines import tpm_state
 from teleport.model import ClaimResult, Owner, PlanName, TargetPhase, TargetReport
 from teleport.runner.epochs import EpochJournal, SourcePrepared
 from teleport.runner.plans import Outgoing
@@ -284,7 +285,18 @@ class Departure:
     async def _journal_resumed(self) -> SourceEvent | None:
         return self._note("resumed")
 
+    async def let_tpm_go(self) -> None:
+        """The TPM runs at the target: what is left of it here must never be used again."""
+        if self.vm.definition.machine.tpm == "none":
+            return
+        where = f"to VM {self.prepared.target_vm!r} on {self.prepared.target_host} ({self.prepared.host})"
+        try:
+            await asyncio.to_thread(tpm_state.gone, self.vm.paths.folder, where)
+        except StorageError as error:
+            log.warning("the TPM that went away: %s", error)
+
     async def _journal_moved(self) -> SourceEvent | None:
+        await self.let_tpm_go()
         return self._note("moved")
 
     def _note(self, kind: str) -> SourceEvent | None:

@@ -60,16 +60,17 @@ class GuardianClient:
         stderr_path: Path,
         ram_bytes: int = 0,
         ram_fd: int | None = None,
+        huge_pages: bool = False,
         prefault: bool = False,
         fds: Mapping[str, int] | None = None,
     ) -> tuple[QemuProcess, int | None]:
         """Starts a QEMU; returns the process and its RAM's descriptor, which is the caller's to close.
 
-        With `ram_bytes` and no `ram_fd` a memfd is made (and populated with `prefault`); ``{fd:ram}`` in `argv` stands for its
-        number in QEMU, ``{fd:NAME}`` for those of `fds`, which the caller keeps and closes. A QEMU that dies at once is seen when
-        its monitor is connected.
+        With `ram_bytes` and no `ram_fd` a memfd is made (of `huge_pages`, and populated with `prefault`); ``{fd:ram}`` in `argv`
+        stands for its number in QEMU, ``{fd:NAME}`` for those of `fds`, which the caller keeps and closes. A QEMU that dies at once
+        is seen when its monitor is connected.
         """
-        made_fd = create_ram(ram_bytes) if ram_bytes and ram_fd is None else None
+        made_fd = create_ram(ram_bytes, huge_pages=huge_pages) if ram_bytes and ram_fd is None else None
         own_fd = made_fd if ram_fd is None else ram_fd
         passed = {**({} if own_fd is None else {RAM: own_fd}), **(fds or {})}
         try:

@@ -1,7 +1,9 @@
 """From a definition to a live QEMU, through the guardian."""
 
+import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import Literal
 
 from teleport.host.guest import QmpGuest
 from teleport.host.process import find_qemu
+from teleport.host.swtpm import Swtpm, find_swtpm, start_swtpm
 from teleport.host.taps import make_taps, remove_taps
+from teleport.machines import tpm_state
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.arguments.network import taps, unplugged
 from teleport.machines.arguments.screens import screen_count
@@ -23,7 +27,9 @@ from teleport.model import AGENT_MARK, GuestIdentity, Owner, QemuProcess
 from teleport.runner.guardian_client import GuardedQemu, GuardianClient
 from teleport.runner.ownership import host_identity
 
+ARRIVAL = "arrival-"  # the label of a QEMU that takes in a guest, before its epoch
 _AGENT_SOCKET = "agent.sock"
+_TPM = "tpm"  # the descriptor of its control channel
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Launched:
     folder: Path
     stderr: Path
     ram_fd: int | None
+    tpm: Swtpm | None = None  # None: without, or started by a predecessor
+    tpm_state: Path | None = None  # of a TPM whose content arrives with the guest
 
 
 class Launcher:
@@ -90,7 +98,8 @@ class Launcher:
         qemu, _ = find_qemu()
         folder = self._folder(label)
         folder.mkdir(mode=0o700, exist_ok=True)
-        shared = self.definition.machine.ram == "shared"
+        machine = self.definition.machine
+        is_file = machine.ram != "private"
         self.paths.logs.mkdir(parents=True, exist_ok=True)
         stderr = self.paths.logs / f"qemu-{label}.log"
         stderr.unlink(missing_ok=True)
@@ -100,32 +109,62 @@ class Launcher:
                 accelerator=self._accelerator,
                 qmp_socket=str(folder / "qmp.sock"),
                 oob_socket=str(folder / "oob.sock"),
-                ram_fd="{fd:ram}" if shared else None,
+                ram_fd="{fd:ram}" if is_file else None,
                 firmware=firmware_files(self.definition, self.paths.folder),
                 identity=identity,
                 incoming=incoming,
                 paused=True,
                 vnc_sockets=self._vnc_sockets(folder),
                 agent_socket=str(folder / _AGENT_SOCKET),
+                tpm_fd=f"{{fd:{_TPM}}}",
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
         make_taps(taps(self.definition))
-        with contextlib.ExitStack() as descriptors:
-            passwords = {}
+        with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as unless_spawned:
+            fds = {}
             for each in self._with_password():
-                descriptor = passwords[secret_id(each.node)] = password_descriptor(Path(each.password_file))
+                descriptor = fds[secret_id(each.node)] = password_descriptor(Path(each.password_file))
                 descriptors.callback(os.close, descriptor)
+            tpm = state = None
+            if machine.tpm != "none":
+                state = await asyncio.to_thread(self._tpm_state, label, incoming=incoming)
+                log = self.paths.logs / f"swtpm-{label}.log"
+                tpm = await asyncio.to_thread(start_swtpm, version=machine.tpm, state=state, log=log)
+                descriptors.callback(os.close, tpm.control_fd)
+                fds[_TPM] = tpm.control_fd
+                unless_spawned.callback(tpm.end)
             process, own_fd = await self._guardian.spawn(
                 [qemu, *arguments],
                 label=label,
                 stderr_path=stderr,
-                ram_bytes=self.definition.memory_bytes if shared else 0,
+                ram_bytes=self.definition.memory_bytes if is_file else 0,
                 ram_fd=ram_fd,
-                prefault=prefault and shared,
-                fds=passwords,
+                huge_pages=machine.ram == "hugepages",
+                prefault=prefault and is_file,
+                fds=fds,
             )
-        return Launched(process=process, folder=folder, stderr=stderr, ram_fd=own_fd)
+            unless_spawned.pop_all()
+        arriving = state if incoming else None
+        return Launched(process=process, folder=folder, stderr=stderr, ram_fd=own_fd, tpm=tpm, tpm_state=arriving)
+
+    def require_tpm(self) -> None:
+        """Before this VM starts a guest of its own: its TPM is here. Raises StateError, HypervisorError."""
+        if self.definition.machine.tpm != "none":
+            find_swtpm()
+            tpm_state.require_here(self.paths.folder, name=self.definition.name)
+
+    def _tpm_state(self, label: str, *, incoming: bool) -> Path:
+        if not incoming:
+            return tpm_state.own(self.paths.folder)
+        # a saved state's QEMU has the same label each time, and its TPM may be the VM's own by now
+        name = label if label.startswith(ARRIVAL) else f"{label}-{secrets.token_hex(4)}"
+        return tpm_state.arriving(self.paths.folder, name)
+
+    def adopt_tpm(self, launched: Launched) -> None:
+        """The guest that arrived is about to run: its TPM is the VM's own. Raises StorageError."""
+        if launched.tpm_state:
+            tpm_state.adopt(launched.tpm_state)
 
     def _with_password(self) -> tuple[Medium, ...]:
         return tuple(each for each in media(self.definition) if each.password_file)
@@ -133,7 +172,14 @@ class Launcher:
     def found(self, qemu: GuardedQemu) -> Launched:
         """A QEMU that the guardian still holds."""
         label = qemu.process.label
-        return Launched(qemu.process, self._folder(label), self.paths.logs / f"qemu-{label}.log", qemu.ram_fd)
+        arriving = self.paths.folder / tpm_state.FOLDER / label
+        return Launched(
+            process=qemu.process,
+            folder=self._folder(label),
+            stderr=self.paths.logs / f"qemu-{label}.log",
+            ram_fd=qemu.ram_fd,
+            tpm_state=arriving if label.startswith(ARRIVAL) and arriving.is_dir() else None,
+        )
 
     def screens(self, launched: Launched) -> tuple[str, ...]:
         """Where this QEMU serves the guest's screens, as the display's front wants to know it, and the channel of the guest's agent;
@@ -155,10 +201,14 @@ class Launcher:
         return guest
 
     async def forget(self, launched: Launched) -> None:
-        """Lets a dead QEMU's RAM, sockets and taps go."""
+        """Lets a dead QEMU's RAM, sockets and taps go, and the TPM of a guest that did not get here."""
         await self._guardian.forget(launched.process)
         shutil.rmtree(launched.folder, ignore_errors=True)
         remove_taps(taps(self.definition))
+        if launched.tpm:
+            launched.tpm.end()
+        if launched.tpm_state:
+            await asyncio.to_thread(tpm_state.drop, launched.tpm_state)
 
     def _folder(self, label: str) -> Path:
         return self.runtime / label

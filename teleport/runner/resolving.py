@@ -68,5 +68,6 @@ class Resolving:
         """The guest is the target's, by a person's word: the paused copy is let go."""
         await self._stop_deciding()
         await self._departure.vm.guest.kill()
+        await self._departure.let_tpm_go()
         self._departure.journal.note("moved", reason="resolved by a person")
         self._settle(SourcePhase.MOVED)

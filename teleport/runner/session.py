@@ -36,7 +36,7 @@ from teleport.preflight.verdict import refusal
 from teleport.runner.facts import attached_media, definition_facts, software
 from teleport.runner.ownership import host_identity
 from teleport.runner.vm import RunningVm, TeleportOrder
-from teleport.stream.plan import choose_plan
+from teleport.stream.plan import SHAREABLE_RAM, choose_plan
 from teleport.wire.transfer_client import TransferClient
 
 
@@ -74,7 +74,7 @@ async def meet(
         raise StateError("teleport", f"VM {vm.definition.name!r} must be Running or Paused", f"it is {status}")
     await peer.connect(timeout_seconds=order.timeout_seconds, insecure=order.insecure)
     handle = None
-    if vm.ram_fd is not None and order.plan in ("auto", "shared"):
+    if vm.ram_fd is not None and vm.definition.machine.ram in SHAREABLE_RAM and order.plan in ("auto", "shared"):
         handle = HandleServer(f"teleport-{epoch}", secrets.token_hex(16), ram_fd=vm.ram_fd)
         await handle.start()
     try:
@@ -178,10 +178,11 @@ async def _compare_with(
         *owner_findings(sight, RecordSight(generation=answer.record_generation, owner=answer.owner), source_owner=vm.me),
         *source_memory_findings(
             plan=meeting.plan,
-            ram_shared=vm.ram_fd is not None,
+            ram_shared=vm.definition.machine.ram == "shared",  # huge pages are all reserved when the guest starts
             memory_bytes=vm.definition.memory_bytes,
             resident_bytes=resident_bytes(vm.ram_fd) if vm.ram_fd is not None else 0,
             available_bytes=available_memory_bytes(),
+            target_is_here=meeting.target.host == vm.me.host,
         ),
         *answer.findings,
     ]

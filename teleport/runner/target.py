@@ -35,7 +35,7 @@ from teleport.model import (
 )
 from teleport.preflight.compare import compare_facts
 from teleport.preflight.proofs import Role
-from teleport.preflight.resources import target_memory_findings
+from teleport.preflight.resources import port_findings, target_memory_findings
 from teleport.preflight.session import negotiate
 from teleport.preflight.storage import compare_media
 from teleport.preflight.verdict import refusal
@@ -43,6 +43,7 @@ from teleport.runner.arrival import Arrival, Arrived, word_of_journal
 from teleport.runner.display import Display
 from teleport.runner.epochs import TargetPrepared
 from teleport.runner.facts import attached_media, definition_facts, software
+from teleport.runner.host_ports import port_wishes
 from teleport.runner.launch import Launcher
 from teleport.runner.ownership import Record, host_identity
 
@@ -102,7 +103,10 @@ class WaitingTarget:
             raise BusyError("teleport", f"VM {self._name!r} is taking in {self._session.hello.vm_name!r}", "try again later")
         if self._session is None:
             self._record = self._renew()
-        verdict = negotiate(hello, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=CAPABILITIES)
+        capabilities = CAPABILITIES
+        if self._launcher.definition.machine.ram != "shared":  # of private memory or huge pages: not the source's memory mapped
+            capabilities -= {"plan-shared"}
+        verdict = negotiate(hello, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=capabilities)
         if isinstance(verdict, Finding):
             raise RefusedError(
                 "teleport", "the two sides cannot follow each other", "update the older one", findings=(_row(verdict),)
@@ -116,7 +120,7 @@ class WaitingTarget:
         self._changed(f"a teleport of VM {hello.vm_name!r} from {peer_address} begins")
         return TargetHello(
             version=verdict,
-            capabilities=CAPABILITIES,
+            capabilities=capabilities,
             required=frozenset({"storage-proof"}),
             vm_name=self._name,
             host=host_identity(),
@@ -135,12 +139,19 @@ class WaitingTarget:
         answers, missing = await session.proofs.answer(proposal.media, media)
         session.proposal = proposal
         plan = PlanName(proposal.plan)
+        source_is_here = session.hello.host == host_identity()
         findings = [
             *compare_facts(proposal.facts, facts, mend_vm=self._name),
             *compare_media(proposal.media, medium_facts, {medium.node: missing.get(medium.node, "") for medium in media}),
-            *target_memory_findings(plan=plan, memory_bytes=proposal.memory_bytes, available_bytes=available_memory_bytes()),
+            *target_memory_findings(
+                plan=plan,
+                # huge pages are set aside already, and are counted when they are taken
+                memory_bytes=0 if definition.machine.ram == "hugepages" else proposal.memory_bytes,
+                available_bytes=available_memory_bytes(),
+            ),
         ]
-        if proposal.display_moves and not self._display.serves and session.hello.host != host_identity():
+        findings += port_findings(await asyncio.to_thread(port_wishes, definition, source_is_here=source_is_here))
+        if proposal.display_moves and not self._display.serves and not source_is_here:
             findings.append(Finding("remote display", "on", "off", f"modifyvm {self._name!r} --vrde on"))
         owner, generation = None, -1
         if self._launcher.record_folder:

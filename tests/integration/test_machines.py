@@ -13,6 +13,7 @@ import pytest
 
 from teleport.host.guest import QmpGuest
 from teleport.host.process import start_ticks
+from teleport.host.swtpm import start_swtpm
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.definition import Definition
 from teleport.machines.firmware import firmware_files
@@ -44,12 +45,15 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
     own.mkdir()
     ram = os.memfd_create(name)
     os.ftruncate(ram, definition.memory_bytes)
+    version = definition.machine.tpm
+    tpm = None if version == "none" else start_swtpm(version=version, state=own, log=own / "log")
     sockets = Launch(
         accelerator="tcg",
         qmp_socket=str(folder / f"{name}.qmp"),
         oob_socket=str(folder / f"{name}.oob"),
         ram_fd=ram,
         firmware=firmware_files(definition, own),
+        tpm_fd=tpm.control_fd if tpm else None,
         **launch,  # type: ignore[arg-type]  # fields of Launch, as the tests below give them
     )
     stderr = folder / f"{name}.stderr"
@@ -58,7 +62,7 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
             ["qemu-system-x86_64", *qemu_arguments(definition, sockets)],
             stderr=file,
             stdin=subprocess.DEVNULL,
-            pass_fds=(ram,),
+            pass_fds=(ram, *([tpm.control_fd] if tpm else [])),
         )
     try:
         ticks = start_ticks(child.pid)
@@ -71,6 +75,8 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
             await guest.close()
     finally:
         os.close(ram)
+        if tpm:
+            os.close(tpm.control_fd)
         if child.poll() is None:
             child.kill()
         await asyncio.get_running_loop().run_in_executor(None, child.wait)

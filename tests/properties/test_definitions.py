@@ -27,7 +27,12 @@ from tests.unit.machines.cases import definition
 # Whole definitions take milliseconds each; many that are drawn contradict themselves and are thrown away.
 _WHOLE = settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None)
 LAUNCH = Launch(
-    accelerator="tcg", qmp_socket="/q", oob_socket="/o", ram_fd=3, firmware=FirmwareFiles(code="/c", variables="/v")
+    accelerator="tcg",
+    qmp_socket="/q",
+    oob_socket="/o",
+    ram_fd=3,
+    firmware=FirmwareFiles(code="/c", variables="/v"),
+    tpm_fd=4,
 )
 FILE = Path("/definition.toml")
 

@@ -13,6 +13,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
 | `--audio null`, `--audiocontroller` | `AC97`, `intel-hda`, `sb16` | `usb` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
+| `--tpm-type` | `-tpmdev emulator` on the runner's swtpm; `tpm-tis`, or `tpm-crb` for 2.0 on ich9 | `tpm` |
 | `--guest-agent` | `virtio-serial-pci`, `virtserialport` and a chardev | `channels` |
 | `--nicN`, `--nictypeN`, `--natpfN`, `--bridgeadapterN`, `--intnetN` | `-netdev user`, `tap`, `socket` on a hub with a NIC | `network` |
 | `storagectl`, `storageattach` | a controller, `-blockdev`, and a drive of the same name, e.g. `sata-0-0` | `storage` |
@@ -27,6 +28,7 @@ from teleport.machines.arguments.launch import FirmwareFiles, Launch, escaped
 from teleport.machines.arguments.network import network_arguments
 from teleport.machines.arguments.screens import screen_arguments
 from teleport.machines.arguments.storage import storage_arguments
+from teleport.machines.arguments.tpm import tpm_arguments
 from teleport.machines.arguments.usb import sound_arguments, usb_arguments
 from teleport.machines.definition import Definition
 
@@ -44,6 +46,7 @@ def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
         *sound_arguments(definition),
         *serial_arguments(definition),
         *channel_arguments(definition, launch),
+        *tpm_arguments(definition, launch),
         *_monitors(launch),
         *(["-S"] if launch.paused or launch.incoming else []),
         *(["-incoming", "defer"] if launch.incoming else []),

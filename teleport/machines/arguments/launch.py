@@ -24,7 +24,7 @@ class Launch:
     guest arrives here; `firmware` is needed for firmware efi alone. `paused` starts without running (`incoming` does so
     anyway, and waits for `migrate-incoming`). `vnc_sockets` are where QEMU serves the guest's screens, one each, in a folder of mode
     0700 (its VNC asks for no password), and `agent_socket` in it is the guest agent's channel. `secret_files` maps a drive's node to
-    where QEMU reads its medium's password.
+    where QEMU reads its medium's password. `tpm_fd` is the control channel of the guest's swtpm, needed with a TPM alone.
     """
 
     accelerator: Literal["kvm", "tcg"]
@@ -37,6 +37,7 @@ class Launch:
     paused: bool = False
     vnc_sockets: tuple[str, ...] = ()
     agent_socket: str = ""
+    tpm_fd: int | str | None = None
     secret_files: Mapping[str, str] = field(default_factory=dict)
 
     def mac(self, number: int, own: str) -> str:

@@ -140,10 +140,11 @@ OPTIONS = (
     ),
     _row(
         "ram",
-        choice("shared", "private"),
+        choice("shared", "private", "hugepages"),
         "machine.ram",
         label="RAM backing",
-        about="shared: in a memfd, so that a teleport on one host copies nothing; private: QEMU's own",
+        about="shared: in a memfd, so that a teleport on one host copies nothing; private: QEMU's own; "
+        "hugepages: in 2 MB pages that the host has set aside",
         group=SYSTEM,
         hardware=False,
     ),
@@ -302,6 +303,22 @@ OPTIONS = (
         set=_set_monitors,
         group=SCREEN,
         relevant=_has_screen,
+    ),
+    _row(
+        "tpm-type",
+        choice(
+            "none",
+            "1.2",
+            "2.0",
+            refused={
+                "host": "the host's TPM cannot move to another host; 1.2 and 2.0 are emulated",
+                "swtpm": "1.2 and 2.0 are emulated by a swtpm of the VM's own",
+            },
+        ),
+        "machine.tpm",
+        label="TPM",
+        about="a Trusted Platform Module of the VM's own (swtpm), whose content moves with the guest",
+        group=SYSTEM,
     ),
     _row(
         "guest-agent",

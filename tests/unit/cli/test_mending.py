@@ -31,6 +31,7 @@ CHANGES: tuple[tuple[str, set[str]], ...] = (
     ("--graphicscontroller vmsvga", {"graphicscontroller"}),
     ("--graphicscontroller none", {"graphicscontroller", "vram"}),
     ("--vram 64", {"vram"}),
+    ("--tpm-type 2.0", {"tpm-type"}),
     ("--audio null", {"audio", "audiocontroller"}),
     ("--usb on", {"usb"}),
     ("--usbehci on", {"usbehci"}),

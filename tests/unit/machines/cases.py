@@ -125,6 +125,7 @@ def cases(media: str) -> dict[str, Definition]:
             ),
         )
         found[f"{chipset}-agent"] = definition(machine=machine(guest_agent=True))
+        found[f"{chipset}-tpm2"] = definition(machine=machine(tpm="2.0"))
         found[f"{chipset}-efi"] = definition(machine=machine(firmware="efi"))
         found[f"{chipset}-cpuid"] = definition(
             machine=machine(),
@@ -136,5 +137,6 @@ def cases(media: str) -> dict[str, Definition]:
     found["piix3-bridged"] = definition(
         machine=Machine(memory_mb=64), nics=(Nic(number=1, attachment="bridged", bridge="br0", mac="08:00:27:00:00:01"),)
     )
+    found["piix3-tpm1"] = definition(machine=Machine(memory_mb=64, tpm="1.2"))
     found["piix3-old"] = definition(machine=Machine(memory_mb=64, acpi=False, ioapic=False), cpu=Cpu(pae=False))
     return found
