@@ -126,10 +126,11 @@ class Cpu(Part):
 
 
 class Audio(Part):
-    """A sound card. `driver` null: the guest has one, and this host plays nothing of it."""
+    """A sound card. `driver` null: the guest has one, and this host plays nothing of it. `output`: viewers hear it."""
 
     driver: AudioDriver = "none"
     controller: AudioController = "ac97"
+    output: bool = True
 
 
 class Usb(Part):

@@ -37,15 +37,6 @@ class SecurityMethod(Enum):
     TLS = "tls"
 
 
-class ClipboardMode(Enum):
-    """`--clipboard`: which way text goes; the host is the viewer."""
-
-    DISABLED = "disabled"
-    HOST_TO_GUEST = "hosttoguest"
-    GUEST_TO_HOST = "guesttohost"
-    BIDIRECTIONAL = "bidirectional"
-
-
 @dataclass(frozen=True)
 class VrdeSettings:
     """The remote display of one VM.
@@ -68,7 +59,6 @@ class VrdeSettings:
     properties: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
     monitors: int = 1
-    clipboard: ClipboardMode = ClipboardMode.DISABLED
 
     def is_disabled(self, feature: str) -> bool:
         """Whether `Client/Disable<feature>` is set."""
@@ -234,13 +224,6 @@ def _auth_type(what: str, value: str) -> AuthType:
     return AuthType(value.lower())
 
 
-def _clipboard(what: str, value: str) -> ClipboardMode:
-    words = [each.value for each in ClipboardMode]
-    if value.lower() not in words:
-        raise UsageError(what, f"{value!r} is no mode of the clipboard", f"use {', '.join(words)}")
-    return ClipboardMode(value.lower())
-
-
 def _library(what: str, value: str) -> str:
     return "" if value.lower() == "default" else _path(what, value)
 
@@ -257,7 +240,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyTy
         "vrdereusecon": ("reuse_connection", _switch),
         "vrdevideochannel": ("video_channel", _switch),
         "vrdevideochannelquality": ("video_quality", lambda what, value: _number(what, value, 10, 100)),
-        "clipboard": ("clipboard", _clipboard),
         "monitorcount": ("monitors", lambda what, value: _number(what, value, 1, MOST_MONITORS)),
     }
 )
@@ -373,7 +355,6 @@ def to_dict(settings: VrdeSettings) -> dict[str, object]:
     raw: dict[str, object] = {each.name: getattr(settings, each.name) for each in fields(settings)}
     return raw | {
         "auth_type": settings.auth_type.value,
-        "clipboard": settings.clipboard.value,
         "properties": dict(settings.properties),
         "users": dict(settings.users),
     }

@@ -15,12 +15,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from teleport.errors import TeleportError, UnreachableError
 from teleport.vrde import rfb
 from teleport.vrde.endpoint import BUFFER_BYTES, Endpoint
-from teleport.vrde.pace import STILL_SECONDS, Pacer, Quality
+from teleport.vrde.gates import Gates
+from teleport.vrde.pace import STILL_SECONDS, Pacer
 from teleport.vrde.passage import Passage, Piece
 from teleport.vrde.rfb import ClientKind, Encoding, ServerKind
 from teleport.vrde.upstream import HANDSHAKE_SECONDS, Upstream, shake_hands
@@ -32,17 +32,6 @@ MOST_VIEWERS = 64
 READ_BYTES = 1 << 18
 
 log = logging.getLogger("teleport.vrde.relay")
-
-
-@dataclass(frozen=True)
-class Gates:
-    """What viewers may see and do; `quality` None leaves updates as they are."""
-
-    display: bool = True
-    input: bool = True
-    clipboard: bool = True
-    audio: bool = True
-    quality: Quality | None = None
 
 
 class Viewer:
@@ -310,10 +299,34 @@ class Relay:
     """All viewers of one screen of one guest."""
 
     def __init__(self, *, endpoint: Endpoint, name: str, gates: Gates) -> None:
-        self.endpoint = endpoint
+        self._endpoint = endpoint
         self.name = name
         self.gates = gates
         self._viewers: set[Viewer] = set()
+        self._watchers: set[Callable[[], None]] = set()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the guest's VNC is."""
+        return self._endpoint
+
+    @endpoint.setter
+    def endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._tell_watchers()
+
+    @contextlib.contextmanager
+    def watched(self, watcher: Callable[[], None]) -> Iterator[None]:
+        """Calls `watcher` whenever the endpoint or the gates were exchanged."""
+        self._watchers.add(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.discard(watcher)
+
+    def _tell_watchers(self) -> None:
+        for each in tuple(self._watchers):
+            each()
 
     @property
     def viewers(self) -> tuple[Viewer, ...]:
@@ -379,6 +392,7 @@ class Relay:
         self.gates = gates
         for each in self._viewers:
             each.apply_gates()
+        self._tell_watchers()
 
     def drop_all(self) -> None:
         """Ends all viewers' connections."""

@@ -6,26 +6,15 @@ from collections.abc import Sequence
 from teleport.errors import TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings
 from teleport.vrde.endpoint import Endpoint
-from teleport.vrde.pace import Quality
-from teleport.vrde.relay import Gates, Relay
-
-
-def gates_of(settings: VrdeSettings) -> Gates:
-    """`Client/Disable…` and the video channel as gates of the relay."""
-    return Gates(
-        display=not settings.is_disabled("Display"),
-        input=not settings.is_disabled("Input"),
-        clipboard=not settings.is_disabled("Clipboard"),
-        audio=not settings.is_disabled("Audio"),
-        quality=Quality.of(settings.video_quality) if settings.video_channel else None,
-    )
+from teleport.vrde.gates import Gates
+from teleport.vrde.relay import Relay
 
 
 class Screens:
     """One relay a screen; screens count from 1."""
 
     def __init__(self, *, endpoints: Sequence[Endpoint], name: str, settings: VrdeSettings) -> None:
-        self._relays = tuple(Relay(endpoint=each, name=name, gates=gates_of(settings)) for each in endpoints)
+        self._relays = tuple(Relay(endpoint=each, name=name, gates=Gates.of(settings)) for each in endpoints)
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -64,7 +53,7 @@ class Screens:
     def update(self, settings: VrdeSettings) -> None:
         """Changes what viewers may see and do, at once."""
         for relay in self._relays:
-            relay.set_gates(gates_of(settings))
+            relay.set_gates(Gates.of(settings))
 
     def drop_all(self) -> None:
         """Ends all viewers' connections to the relays."""

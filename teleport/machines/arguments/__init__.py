@@ -11,7 +11,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--firmware efi` | OVMF as `pflash0`, the VM's own variables as `pflash1` | `board` |
 | `--cpuid-portability-level`, `--cpuid-set` | `-cpu MODEL,…,FEATURE=on|off`, `family=`, … (`cpus`) | `board` |
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
-| `--audio null`, `--audiocontroller` | `AC97`, `intel-hda`, `sb16` | `usb` |
+| `--audio null`, `--audiocontroller`, `--audioout` | `AC97`, `intel-hda`, `sb16`; `-vnc …,audiodev=` | `usb`, `screens` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
 | `--tpm-type` | `-tpmdev emulator` on the runner's swtpm; `tpm-tis`, or `tpm-crb` for 2.0 on ich9 | `tpm` |
 | `--guest-agent` | `virtio-serial-pci`, `virtserialport` and a chardev | `channels` |

@@ -2,6 +2,7 @@
 
 from teleport.machines.arguments.launch import Launch, escaped
 from teleport.machines.arguments.places import MORE_VIDEO, VIDEO, slot
+from teleport.machines.arguments.usb import SOUND, has_sound
 from teleport.machines.definition import Definition, Machine
 
 _CARDS = {"vboxvga": "VGA", "vmsvga": "vmware-svga", "virtio": "virtio-vga"}
@@ -31,6 +32,7 @@ def screen_arguments(definition: Definition, launch: Launch) -> list[str]:
         arguments += ["-device", f"secondary-vga,id={_screen(function + 2)},{place},vgamem_mb={memory_mb}"]
     for number, path in enumerate(launch.vnc_sockets[:count], 1):
         which = f",display={_screen(number)}" if count > 1 else ""
+        which += f",audiodev={SOUND}" if has_sound(definition) and definition.audio.output else ""
         # force-shared: a second viewer never throws out the first, whatever it asks for
         arguments += ["-vnc", f"unix:{escaped(path)},share=force-shared{which}"]
     return arguments

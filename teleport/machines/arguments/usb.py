@@ -7,6 +7,7 @@ from teleport.machines.definition import Definition, Usb
 
 _CONTROLLERS = {"ohci": ("pci-ohci,num-ports=6", OHCI), "ehci": ("usb-ehci", EHCI), "xhci": ("qemu-xhci,p2=6,p3=6", XHCI)}
 _PORTS = range(1, 7)  # each controller has six
+SOUND = "sound-backend"
 _MICE = {"usb": "usb-mouse", "usbtablet": "usb-tablet"}
 
 
@@ -59,16 +60,21 @@ def _present(usb: Usb) -> list[str]:
     return [name for name in _CONTROLLERS if getattr(usb, name)]
 
 
+def has_sound(definition: Definition) -> bool:
+    """Whether there is a sound card."""
+    return definition.audio.driver != "none"
+
+
 def sound_arguments(definition: Definition) -> list[str]:
-    """The sound card, if any; this host plays nothing of it."""
-    if definition.audio.driver == "none":
+    """The sound card, if any; this host plays nothing of it, and VNC takes from the backend what viewers hear."""
+    if not has_sound(definition):
         return []
-    backend = ["-audiodev", "none,id=sound-backend"]
+    backend = ["-audiodev", f"none,id={SOUND}"]
     match definition.audio.controller:
         case "ac97":
-            return [*backend, "-device", f"AC97,id=sound,addr={slot(AUDIO)},audiodev=sound-backend"]
+            return [*backend, "-device", f"AC97,id=sound,addr={slot(AUDIO)},audiodev={SOUND}"]
         case "hda":
             controller = ["-device", f"intel-hda,id=sound,addr={slot(AUDIO)}"]
-            return [*backend, *controller, "-device", "hda-duplex,id=codec,bus=sound.0,cad=0,audiodev=sound-backend"]
+            return [*backend, *controller, "-device", f"hda-duplex,id=codec,bus=sound.0,cad=0,audiodev={SOUND}"]
         case "sb16":
-            return [*backend, "-device", "sb16,id=sound,audiodev=sound-backend"]
+            return [*backend, "-device", f"sb16,id=sound,audiodev={SOUND}"]

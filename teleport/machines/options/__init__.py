@@ -24,7 +24,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("paravirtprovider", "nested-hw-virt", "biosapic", "triplefaultreset", "x2apic"), _LATER),
         **dict.fromkeys(("accelerate3d", "accelerate2dvideo", "pagefusion", "guestmemoryballoon"), _LATER),
         **dict.fromkeys(("clipboard", "draganddrop", "groups", "iconfile", "snapshotfolder", "defaultfrontend"), _LATER),
-        **dict.fromkeys(("audiocodec", "audioin", "audioout", "usbcardreader", "usbrename"), _LATER),
+        **dict.fromkeys(("audiocodec", "usbcardreader", "usbrename"), _LATER),
         **dict.fromkeys(("nictrace", "nictracefile", "nicspeed", "nicbootprio", "nicpromisc", "nicbandwidthgroup"), _LATER),
         **dict.fromkeys(("hostonlyadapter", "hostonlynet"), network.NOT_HERE["hostonly"]),
         **dict.fromkeys(("nat-network", "natnetwork"), network.NOT_HERE["natnetwork"]),
@@ -35,6 +35,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(("lptmode", "lpt"), _LPT),
         **dict.fromkeys(("cpuhotplug", "cpuexecutioncap", "plugcpu", "unplugcpu"), _LATER),
+        **dict.fromkeys(("audioin", "audio-in"), "neither this host nor a viewer has a microphone for the guest"),
         "synthcpu": "use --cpu-profile to name a model",
     }
 )

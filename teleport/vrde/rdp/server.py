@@ -11,6 +11,7 @@
       │─ Client Info ────▶│ the login; refused: the end           │
       │                   │─ Client Info, rewritten: @screen ────▶│── dials the relay of that screen
       │◀─────────────────▶│◀─────────────────────────────────────▶│   from here on bytes are passed through (TLS) or recoded (RC4)
+                          │◀──────── sound (side_door) ──────────▶│   between the viewer's channel and a companion at the guest's VNC
 
 Until a viewer is let in everything about it is bounded: 30 s, one PDU of memory, and so many of them at once.
 """
@@ -31,7 +32,7 @@ from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
-from teleport.vrde.rdp import conference, pdu
+from teleport.vrde.rdp import channels, conference, pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
@@ -168,20 +169,12 @@ class RdpServer:
             self._xrdp = None
 
     async def update(self, settings: VrdeSettings) -> None:
-        """See DisplayServer. Clipboard and sound are channels of xrdp: they change for viewers that connect from now on."""
+        """See DisplayServer. Raises UsageError for certificates that cannot be used; then everything is as before."""
         if certificate.is_half_named(settings):
             self._context.note("only one of Security/ServerCertificate and ServerPrivateKey is set: the certificate stays as it is")
         elif _protection(settings) != _protection(self._settings):
             self._protect(settings)
-        old, self._settings = self._settings, settings
-        if any(old.is_disabled(each) != settings.is_disabled(each) for each in ("Clipboard", "Audio")) and self._xrdp:
-            old_xrdp, self._xrdp = self._xrdp, None
-            try:
-                await self._start_xrdp()
-            finally:
-                retiring = asyncio.create_task(self._retire(old_xrdp))
-                self._connections.add(retiring)
-                retiring.add_done_callback(self._connections.discard)
+        self._settings = settings
 
     def _protect(self, settings: VrdeSettings) -> None:
         """Certificate and key for viewers that connect from now on."""
@@ -208,19 +201,17 @@ class RdpServer:
             await relay.serve(reader, writer, label=f"screen {number}", password=lambda: vnc_password.fresh(password))
 
         ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
+        async def serve_channels(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await channels.serve(relay, reader, writer)
+
         server = await asyncio.start_server(serve, ip, 0, limit=BUFFER_BYTES)
         self._servers.append(server)
-        return ScreenAddress(number, ip, server.sockets[0].getsockname()[1], password)
+        return ScreenAddress(number, ip, server.sockets[0].getsockname()[1], password, serve_channels)
 
     async def _start_xrdp(self) -> None:
-        disabled = self._settings.is_disabled
-        xrdp = Xrdp(self._context.folder, clipboard=not disabled("Clipboard"), sound=not disabled("Audio"))
+        xrdp = Xrdp(self._context.folder)
         await xrdp.start(self._addresses)
         self._xrdp = xrdp
-
-    async def _retire(self, xrdp: Xrdp) -> None:
-        """Lets a replaced xrdp's children go on: only its listener ends (each viewer has a child of its own)."""
-        await xrdp.stop()
 
     async def _supervise(self) -> None:
         while True:

@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,9 @@ LogLevel=WARNING
 EnableSyslog=false
 [Channels]
 rdpdr=false
-rdpsnd={sound}
+rdpsnd=true
 drdynvc=false
-cliprdr={clipboard}
+cliprdr=false
 rail=false
 xrdpvr=false
 tcutils=false
@@ -60,17 +61,24 @@ ip={ip}
 port={port}
 username=na
 password={password}
+chansrvport={door}
 """
 
 
 @dataclass(frozen=True)
 class ScreenAddress:
-    """Where the relay of one screen (from 1) listens for libvnc."""
+    """Where the relay of one screen (from 1) listens for libvnc, and what serves its viewers' channels (xrdp's side door)."""
 
     number: int
     ip: str
     port: int
     password: str
+    channels: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+    @property
+    def door(self) -> str:
+        """The side door's socket in xrdp's folder."""
+        return f"door{self.number}"
 
 
 def problem() -> str:
@@ -95,9 +103,9 @@ def _account() -> pwd.struct_passwd | None:
 class Xrdp:
     """The process. `socket_path` is where it takes connections, in a folder of mode 0700 of its own within `inside`."""
 
-    def __init__(self, inside: Path, *, clipboard: bool, sound: bool) -> None:
+    def __init__(self, inside: Path) -> None:
         self._inside = inside
-        self._channels = {"clipboard": clipboard, "sound": sound}
+        self._doors: list[asyncio.Server] = []
         self._folder: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -113,14 +121,17 @@ class Xrdp:
             raise NotFoundError("the remote display", "xrdp is not installed", INSTALL_HINT)
         account = _account()
         self._folder = Path(tempfile.mkdtemp(prefix="xrdp-", dir=self._inside))
-        flags = {name: str(on).lower() for name, on in self._channels.items()}
-        ini = _GLOBALS.format(**flags)
-        ini += "".join(_SCREEN.format(number=s.number, ip=s.ip, port=s.port, password=s.password) for s in screens)
+        ini = _GLOBALS + "".join(
+            _SCREEN.format(number=s.number, ip=s.ip, port=s.port, password=s.password, door=s.door) for s in screens
+        )
         config = self._folder / "xrdp.ini"
         with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(ini)
+        doors = [self._folder / each.door for each in screens]
+        for screen, path in zip(screens, doors, strict=True):
+            self._doors.append(await asyncio.start_unix_server(screen.channels, path))
         if account:
-            for path in (self._folder, config):
+            for path in (self._folder, config, *doors):
                 os.chown(path, account.pw_uid, account.pw_gid)
         await self._spawn(program, account, self._folder)
 
@@ -171,6 +182,9 @@ class Xrdp:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+        for door in self._doors:
+            door.close()
+        self._doors.clear()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

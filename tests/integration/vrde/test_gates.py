@@ -76,23 +76,3 @@ def test_video_of_low_quality_is_coarser_and_sharp_again_when_it_stands_still(sh
         await viewer.x.moves()
 
     asyncio.run(at(short_folder, body))
-
-
-def test_channels_change_for_newcomers_and_disturb_nobody(short_folder):
-    """Clipboard and sound are xrdp's channels: it is exchanged under the front, those who are connected stay."""
-
-    async def body(desk: Desk):
-        guest = await (await desk.guest()).counting()
-        front, status = await desk.front(settings(vrdemulticon="on"), guest.vnc)
-        first = desk.viewer(xfreerdp(status["port"]))
-        await first.x.shows_guest()
-        for value in ("1", ""):
-            await front.update(settings(vrdemulticon="on", vrdeproperty=f"Client/DisableClipboard={value}"))
-            newcomer = desk.viewer(xfreerdp(status["port"]))
-            await newcomer.x.shows_guest()
-            await first.x.moves()
-        assert first.process.poll() is None
-        assert len((await front.status())["sessions"]) == 3
-        assert "starting it again" not in desk.front_log()
-
-    asyncio.run(at(short_folder, body))

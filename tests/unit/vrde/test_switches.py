@@ -1,0 +1,41 @@
+"""7.1.10's switches as the relay and xrdp get them; what a viewer then sees is in tests/integration/test_logins.py and vrde/."""
+
+from collections.abc import Callable
+
+import pytest
+
+from teleport.machines.vrde import VrdeSettings, set_extradata, set_property
+from teleport.vrde.gates import Gates
+from teleport.vrde.rdp import xrdp
+
+GATES: dict[str, Callable[[Gates], bool]] = {
+    "Display": lambda gates: gates.display,
+    "Input": lambda gates: gates.input,
+    "Audio": lambda gates: gates.audio,
+    "Clipboard": lambda gates: gates.clipboard,
+}
+
+
+@pytest.mark.parametrize("feature", GATES)
+def test_each_switch_closes_its_gate_alone_and_opens_it_again(feature: str) -> None:
+    everything = VrdeSettings()
+
+    def passing(settings: VrdeSettings | None) -> set[str]:
+        assert settings is not None
+        return {name for name, passes in GATES.items() if passes(Gates.of(settings))}
+
+    assert passing(everything) == set(GATES)
+    for off in (
+        set_property(everything, f"Client/Disable{feature}", "1"),
+        set_extradata(everything, f"VRDP/Feature/Client/Disable{feature}", "1"),
+    ):
+        assert passing(off) == set(GATES) - {feature}
+        assert off is not None
+        assert passing(set_property(off, f"Client/Disable{feature}", "")) == set(GATES)
+        assert passing(set_extradata(off, f"VRDP/Feature/Client/Disable{feature}", "")) == set(GATES)
+
+
+def test_no_microphone_reaches_the_guest_with_or_without_its_switch() -> None:
+    """A viewer's microphone and devices come over the channels drdynvc (MS-RDPEAI) and rdpdr (MS-RDPEFS): xrdp opens neither."""
+    assert "drdynvc=false\n" in xrdp._GLOBALS
+    assert "rdpdr=false\n" in xrdp._GLOBALS
