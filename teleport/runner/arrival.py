@@ -107,8 +107,6 @@ class Arrival:
         self._guest = await self._launcher.connect(self._launched)
         if self._handle and self._plan.name is PlanName.SHARED:  # otherwise the source has let it go
             await self._handle.give_process(self._launched.process)
-        if ram_fd is None:
-            await self._guest.take_ram()
         return await self._guest.facts()
 
     @property
@@ -173,8 +171,7 @@ class Arrival:
                 await self._keep_variables(self._guest)
             except (HypervisorError, StorageError) as error:
                 log.warning("EFI variables: %s (QEMU writes them when the guest goes on)", error)
-        runs = running or started_paused or "started" in self._journal.kinds
-        self._driver.tell(E.RESTARTED_RUNNING if runs else E.RESTARTED_WAITING)
+        self._driver.tell(E.RESTARTED_RUNNING if running or started_paused else E.RESTARTED_WAITING)
 
     # ------------------------------------------------------------------ driving
     def start(self, settled: Callable[[Arrived | None], Awaitable[None]]) -> None:
