@@ -171,7 +171,8 @@ class Arrival:
                 await self._keep_variables(self._guest)
             except (HypervisorError, StorageError) as error:
                 log.warning("EFI variables: %s (QEMU writes them when the guest goes on)", error)
-        self._driver.tell(E.RESTARTED_RUNNING if running or started_paused else E.RESTARTED_WAITING)
+        runs = running or started_paused or "started" in self._journal.kinds
+        self._driver.tell(E.RESTARTED_RUNNING if runs else E.RESTARTED_WAITING)
 
     # ------------------------------------------------------------------ driving
     def start(self, settled: Callable[[Arrived | None], Awaitable[None]]) -> None:

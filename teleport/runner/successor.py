@@ -30,6 +30,8 @@ class Successor:
         sent = unfinished(journal, "source")
         coming = unfinished(journal, "target")
         remembered = self._agent.memory.read()
+        if coming is None and remembered is None:
+            coming = self._arrived(alive)
         main = next((one for one in alive if remembered and one.process.label == remembered.label), None)
         arriving = next((one for one in alive if coming and one.process.label == f"{ARRIVAL}{coming.epoch[:8]}"), None)
         if main and remembered:
@@ -66,6 +68,13 @@ class Successor:
         for stray in strays:
             await self._agent.kill(stray)
         return True
+
+    def _arrived(self, alive: list[Launched]) -> EpochJournal | None:
+        """The epoch of a guest that runs here, by its journal, but that its agent died before it remembered as this VM's."""
+        journal = newest(self._agent.options.paths.journal, "target")
+        if journal is None or "started" not in journal.kinds:
+            return None
+        return journal if any(one.process.label == f"{ARRIVAL}{journal.epoch[:8]}" for one in alive) else None
 
     def _moved(self) -> SourcePrepared | None:
         """The teleport by which the remembered guest left: its journal ended behind the VM's last beginning here."""

@@ -23,6 +23,7 @@ class Step(Enum):
     CLAIMED = "target.journal-intent"  # the record says that the guest is the target's
     INTENT = "target.cont"
     RUNNING = "target.tell"  # the guest runs at the target, the source has not been told
+    TOLD = "target.note-started"  # it was told and journalled at the target, whose agent has not taken it for its VM yet
     MOVED = "source.quit-qemu"  # it knows, and still has its paused copy
 
 

@@ -15,6 +15,7 @@ _SELECTED = (
       for victim in (Victim.TARGET_QEMU, Victim.TARGET_AGENT)
       for step in (Step.COPYING, Step.LOADED, Step.INTENT)
       for plan in ("shared", "raw")),
+    Case(Victim.TARGET_AGENT, Step.TOLD, "shared"),
     Case(Victim.SOURCE_AGENT, Step.COPYING, "raw"),
     Case(Victim.SOURCE_AGENT, Step.SENT, "shared"),
     Case(Victim.SOURCE_AGENT, Step.RUNNING, "raw"),
