@@ -171,7 +171,9 @@ class RdpServer:
     async def update(self, settings: VrdeSettings) -> None:
         """See DisplayServer. Raises UsageError for certificates that cannot be used; then everything is as before."""
         if certificate.is_half_named(settings):
-            self._context.note("only one of Security/ServerCertificate and ServerPrivateKey is set: the certificate stays as it is")
+            self._context.note(
+                "only one of Security/ServerCertificate and ServerPrivateKey is set: the certificate stays as it is"
+            )
         elif _protection(settings) != _protection(self._settings):
             self._protect(settings)
         self._settings = settings
@@ -201,6 +203,7 @@ class RdpServer:
             await relay.serve(reader, writer, label=f"screen {number}", password=lambda: vnc_password.fresh(password))
 
         ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
+
         async def serve_channels(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await channels.serve(relay, reader, writer)
 
@@ -302,9 +305,7 @@ class RdpServer:
         except TeleportError as error:
             raise _RefusedError(str(error)) from error
 
-    async def _negotiate(
-        self, request: ConnectionRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> _Link:
+    async def _negotiate(self, request: ConnectionRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
         """X.224's answer, up to the chosen protection."""
         method = self._settings.security
         tls = bool(request.protocols & Protocol.TLS) and method is not SecurityMethod.RDP
