@@ -15,31 +15,39 @@ NO_SHARED_FOLDER = (
 
 
 def source_memory_findings(
-    *, plan: PlanName, ram_shared: bool, memory_bytes: int, resident_bytes: int, available_bytes: int
+    *,
+    plan: PlanName,
+    ram_shared: bool,
+    memory_bytes: int,
+    resident_bytes: int,
+    available_bytes: int,
+    target_is_here: bool = False,
 ) -> tuple[Finding, ...]:
     """Whether the source's host can bear sending the guest's RAM.
 
     A migration of RAM that is a shared file fills all holes of that file (measured 391 → 1024 MiB), since QEMU reads them in its
-    search for zero pages. `resident_bytes` is what the file has now. Plan shared sends no RAM.
+    search for zero pages. `resident_bytes` is what the file has now. Plan shared sends no RAM. `target_is_here`: the target's guest
+    takes its room on this very host at the same time.
     """
     if plan is PlanName.SHARED or not ram_shared:
         return ()
     holes_bytes = max(0, memory_bytes - resident_bytes)
-    if holes_bytes <= available_bytes:
+    target_bytes = memory_bytes + QEMU_OVERHEAD_BYTES if target_is_here else 0
+    if holes_bytes + target_bytes <= available_bytes:
         return ()
     here = f"{_mib(available_bytes)} free, {_mib(holes_bytes)} needed: sending fills the holes of the guest's memory"
+    if target_is_here:
+        here += f"; and {_mib(target_bytes)} for the target on this host"
     return (Finding("memory at the source", here, ""),)
 
 
-def target_memory_findings(
-    *, plan: PlanName, memory_bytes: int, available_bytes: int, source_holes_bytes: int = 0
-) -> tuple[Finding, ...]:
+def target_memory_findings(*, plan: PlanName, memory_bytes: int, available_bytes: int) -> tuple[Finding, ...]:
     """Whether the target's host has room for the guest.
 
-    Plan shared maps the source's RAM: only QEMU itself needs room. `source_holes_bytes`: what the source's sending fills on this
-    very host (0 when it is on another).
+    Plan shared maps the source's RAM: only QEMU itself needs room. What the source's sending fills, on this very host perhaps, the
+    source adds (`source_memory_findings`).
     """
-    needed_bytes = QEMU_OVERHEAD_BYTES + (0 if plan is PlanName.SHARED else memory_bytes + source_holes_bytes)
+    needed_bytes = QEMU_OVERHEAD_BYTES + (0 if plan is PlanName.SHARED else memory_bytes)
     if needed_bytes <= available_bytes:
         return ()
     return (Finding("memory at the target", f"{_mib(needed_bytes)} needed", f"{_mib(available_bytes)} free"),)

@@ -182,6 +182,7 @@ async def _compare_with(
             memory_bytes=vm.definition.memory_bytes,
             resident_bytes=resident_bytes(vm.ram_fd) if vm.ram_fd is not None else 0,
             available_bytes=available_memory_bytes(),
+            target_is_here=meeting.target.host == vm.me.host,
         ),
         *answer.findings,
     ]

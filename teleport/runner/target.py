@@ -35,7 +35,7 @@ from teleport.model import (
 )
 from teleport.preflight.compare import compare_facts
 from teleport.preflight.proofs import Role
-from teleport.preflight.resources import target_memory_findings
+from teleport.preflight.resources import port_findings, target_memory_findings
 from teleport.preflight.session import negotiate
 from teleport.preflight.storage import compare_media
 from teleport.preflight.verdict import refusal
@@ -43,6 +43,7 @@ from teleport.runner.arrival import Arrival, Arrived, word_of_journal
 from teleport.runner.display import Display
 from teleport.runner.epochs import TargetPrepared
 from teleport.runner.facts import attached_media, definition_facts, software
+from teleport.runner.host_ports import port_wishes
 from teleport.runner.launch import Launcher
 from teleport.runner.ownership import Record, host_identity
 
@@ -138,6 +139,7 @@ class WaitingTarget:
         answers, missing = await session.proofs.answer(proposal.media, media)
         session.proposal = proposal
         plan = PlanName(proposal.plan)
+        source_is_here = session.hello.host == host_identity()
         findings = [
             *compare_facts(proposal.facts, facts, mend_vm=self._name),
             *compare_media(proposal.media, medium_facts, {medium.node: missing.get(medium.node, "") for medium in media}),
@@ -148,7 +150,8 @@ class WaitingTarget:
                 available_bytes=available_memory_bytes(),
             ),
         ]
-        if proposal.display_moves and not self._display.serves and session.hello.host != host_identity():
+        findings += port_findings(await asyncio.to_thread(port_wishes, definition, source_is_here=source_is_here))
+        if proposal.display_moves and not self._display.serves and not source_is_here:
             findings.append(Finding("remote display", "on", "off", f"modifyvm {self._name!r} --vrde on"))
         owner, generation = None, -1
         if self._launcher.record_folder:

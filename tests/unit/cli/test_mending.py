@@ -31,6 +31,8 @@ CHANGES: tuple[tuple[str, set[str]], ...] = (
     ("--graphicscontroller vmsvga", {"graphicscontroller"}),
     ("--graphicscontroller none", {"graphicscontroller", "vram"}),
     ("--vram 64", {"vram"}),
+    ("--monitorcount 2", {"monitorcount"}),
+    ("--guest-agent on", {"guest-agent"}),
     ("--tpm-type 2.0", {"tpm-type"}),
     ("--audio null", {"audio", "audiocontroller"}),
     ("--usb on", {"usb"}),

@@ -26,7 +26,6 @@ def test_plan_shared_needs_no_second_ram_and_raw_does() -> None:
     assert target_memory_findings(plan=PlanName.RAW, memory_bytes=GIB, available_bytes=needed - 1) == (
         Finding("memory at the target", "1184 MiB needed", "1184 MiB free"),
     )
-    assert target_memory_findings(plan=PlanName.RAW, memory_bytes=GIB, available_bytes=needed, source_holes_bytes=1)
 
 
 def test_sending_shared_ram_fills_its_holes_at_the_source() -> None:
@@ -39,6 +38,22 @@ def test_sending_shared_ram_fills_its_holes_at_the_source() -> None:
     assert findings(available_bytes=GIB // 2) == ()
     assert findings(plan=PlanName.SHARED) == ()
     assert findings(ram_shared=False) == ()
+
+
+def test_a_target_on_the_sources_host_takes_its_room_there_too() -> None:
+    def findings(available_bytes: int) -> tuple[Finding, ...]:
+        return source_memory_findings(
+            plan=PlanName.RAW,
+            ram_shared=True,
+            memory_bytes=GIB,
+            resident_bytes=GIB // 2,
+            available_bytes=available_bytes,
+            target_is_here=True,
+        )
+
+    both_bytes = GIB // 2 + GIB + QEMU_OVERHEAD_BYTES
+    assert findings(both_bytes) == ()
+    assert "for the target on this host" in findings(both_bytes - 1)[0].here
 
 
 def test_ports_that_are_taken_are_named() -> None:
