@@ -107,6 +107,8 @@ class Arrival:
         self._guest = await self._launcher.connect(self._launched)
         if self._handle and self._plan.name is PlanName.SHARED:  # otherwise the source has let it go
             await self._handle.give_process(self._launched.process)
+        if ram_fd is None:
+            await self._guest.take_ram()
         return await self._guest.facts()
 
     @property
