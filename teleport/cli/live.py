@@ -103,3 +103,9 @@ def require_at_rest(paths: VmPaths, name: str, what: str) -> None:
             f"the VM {name!r} has a saved state, which needs the machine as it is",
             f"`teleport startvm {name}` goes on from it, `teleport discardstate {name}` drops it",
         )
+
+
+def keeps_saved_state(paths: VmPaths, name: str) -> bool:
+    """Whether the VM is saved and nothing of it lives."""
+    now = live_state(paths, name)
+    return now.at_rest and now.state is VmState.SAVED

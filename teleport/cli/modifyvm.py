@@ -7,7 +7,7 @@ import click
 from teleport.cli.display import tell_display
 from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
-from teleport.cli.live import require_at_rest, require_changeable
+from teleport.cli.live import keeps_saved_state, require_at_rest, require_changeable
 from teleport.errors import UsageError
 from teleport.machines.cpus import undecided_bits
 from teleport.machines.definition import Definition
@@ -57,6 +57,8 @@ def command(ctx: click.Context, vm: str) -> None:
     home = store()
     found = home.find(vm)
     frozen = [use.option.flag(use.number) for use in wanted if not use.option.live]
+    if all(name.startswith("--teleporter") for name in frozen) and keeps_saved_state(found.paths, found.name):
+        frozen = []  # how it is started is not what its saved state is of
     if frozen:
         # where it waits is settled when it is started, what it is only when a source comes
         bound = any(use.option.name.startswith("teleporter") for use in wanted)

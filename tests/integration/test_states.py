@@ -111,6 +111,11 @@ def test_a_saved_guest_goes_on_where_it_was(scene: Scene) -> None:
     ran = host.run("controlvm", "S", "teleport", "--host", "localhost", "--port", "1", check=False)
     assert ran.code == 1
     assert "saved" in ran.err
+    host.run("modifyvm", "S", "--teleporter", "on")
+    ran = host.run("startvm", "S", check=False)
+    assert ran.code == 1
+    assert "modifyvm S --teleporter off goes on from it" in ran.err
+    host.run("modifyvm", "S", "--teleporter", "off")
     host.start()
     scene.is_whole()
     assert not (scene.folder / "saved").exists()
