@@ -112,7 +112,9 @@ async def _moves(definition: Definition, folder: Path) -> None:
         await target.cont()
         assert await target.status() == "running"
         for stderr in (source_stderr, target_stderr):
-            assert [line for line in stderr.read_text().splitlines() if "is not connected to host network" not in line] == []  # NIC `null`
+            assert [
+                line for line in stderr.read_text().splitlines() if "is not connected to host network" not in line
+            ] == []  # NIC `null`
 
 
 @pytest.mark.parametrize("name", NAMES)
