@@ -202,7 +202,10 @@ class Pump:
             with contextlib.suppress(OSError):  # QEMU may be gone already, which is how a stream ends
                 self._sock.shutdown(socket.SHUT_WR)
             self._wrote_all = True
-        if was_full or self._wrote_all or self._owes():
+        # Where all that came before is said, `outgoing` may be waiting without end: it must learn that there is something to say again.
+        # (Looked at after counting: if it says what came before in this very moment, it sees the new count when it looks again.)
+        first_unsaid = bool(frame.data) and self._told_bytes == self.received_bytes - len(frame.data)
+        if was_full or self._wrote_all or first_unsaid or self._owes():
             self._wake()
 
     def _write(self, data: memoryview | bytes) -> None:

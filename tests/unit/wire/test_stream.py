@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import grpc
 import pytest
 
 from teleport.errors import ProtocolError, TeleportError, UnreachableError
-from teleport.wire.credits import CEILING_BYTES
+from teleport.wire.credits import CEILING_BYTES, FLOOR_BYTES, CreditWindow
 from teleport.wire.frames import Frame, pack, unpack
 from teleport.wire.options import SERVICE
 from teleport.wire.transfer_client import Carrier, TransferClient
@@ -361,12 +363,15 @@ def test_a_source_that_leaves_without_an_end_breaks_the_load() -> None:
     run(work)
 
 
-def test_what_arrived_is_acknowledged() -> None:
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.3])
+def test_what_arrived_is_acknowledged_however_little_and_late(pause_seconds: float) -> None:
     async def work(both: Ends) -> None:
         heard: list[Frame] = []
         release = threading.Event()
 
         def frames() -> Iterator[bytes]:
+            yield pack(Frame(EPOCH))
+            time.sleep(pause_seconds)  # until the target waits without end for something to say
             yield pack(Frame(EPOCH, data=bytes(100_000)))
             release.wait(20)
 
@@ -384,6 +389,26 @@ def test_what_arrived_is_acknowledged() -> None:
         assert len(await asyncio.to_thread(read, await both.target(), 100_000)) == 100_000
         await talking
         assert heard[-1].acknowledged == 100_000
+
+    run(work)
+
+
+def test_a_sender_with_the_smallest_window_is_never_left_without_an_answer() -> None:
+    async def work(both: Ends) -> None:
+        carrier, source = await both.carry()
+        carrier._pump._window = CreditWindow(first_bytes=FLOOR_BYTES, ceiling_bytes=FLOOR_BYTES)
+        sent = random.Random(5).randbytes(5_000_000)
+
+        def write() -> None:
+            for at in range(0, len(sent), 600_000):  # more than half a window stays unsaid at the target each time
+                source.sendall(sent[at : at + 600_000])
+                time.sleep(0.02)
+            source.shutdown(socket.SHUT_WR)
+
+        target = await both.target()
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        assert await asyncio.to_thread(read_all, target) == sent
+        await writing
 
     run(work)
 
