@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 SERVICE = "teleport.v1.Transfer"
 
-_MESSAGE_BYTES = 16 << 20  # far above a stream frame (2 MiB) and any table of facts
+_MESSAGE_BYTES = 16 << 20  # far above a stream frame (1 MiB) and any table of facts
 _METADATA_BYTES = 1 << 20  # a refusal's whole table travels in the trailing metadata; gRPC's own limit is 8 KiB
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
