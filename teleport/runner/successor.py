@@ -2,7 +2,7 @@
 
 import asyncio
 
-from teleport.errors import GuestLostError
+from teleport.errors import GuestLostError, StorageError
 from teleport.machines import saved_state
 from teleport.model import VmState
 from teleport.runner.agent import Agent
@@ -44,7 +44,7 @@ class Successor:
             self._agent.memory.forget()
             self._agent.end(VmState.SAVED)
             strays = alive
-        elif remembered and sent is None and (moved := self._moved()):
+        elif remembered and (moved := await self._moved(sent)):
             self._agent.memory.forget()
             self._agent.end(VmState.TELEPORTED, f"to {moved.target_vm} at {moved.host}:{moved.port}")
             strays = alive
@@ -54,7 +54,7 @@ class Successor:
             self._agent.end(VmState.ABORTED, "QEMU died while its agent was away", code=GuestLostError.exit_code)
             strays = alive
         else:
-            if sent:
+            if sent and not await self._moved(sent):
                 self._agent.say(
                     f"epoch {sent.epoch} was left unfinished and its QEMU is gone: the owner record decides who may start"
                 )
@@ -76,12 +76,26 @@ class Successor:
             return None
         return journal if any(one.process.label == f"{ARRIVAL}{journal.epoch[:8]}" for one in alive) else None
 
-    def _moved(self) -> SourcePrepared | None:
-        """The teleport by which the remembered guest left: its journal ended behind the VM's last beginning here."""
-        journal = newest(self._agent.options.paths.journal, "source")
-        if journal is None or "moved" not in journal.kinds or journal.changed_at < self._agent.memory.changed_at:
+    async def _moved(self, sent: EpochJournal | None) -> SourcePrepared | None:
+        """The teleport by which this VM's guest left, where its agent died before all of that was written down.
+
+        Its journal ended behind the VM's last beginning here; or its QEMU was let go, which is done once the guest was heard to run at the
+        target, and the owner record says the same.
+        """
+        if sent is None:
+            journal = newest(self._agent.options.paths.journal, "source")
+            if journal is None or "moved" not in journal.kinds or journal.changed_at < self._agent.memory.changed_at:
+                return None
+            return SourcePrepared.read(journal.records()[0])
+        prepared = SourcePrepared.read(sent.records()[0])
+        try:
+            view = await self._agent.record.read() if prepared.generation else None
+        except StorageError:
             return None
-        return SourcePrepared.read(journal.records()[0])
+        if view is None or view.generation <= prepared.generation or not view.started or view.owner.epoch != prepared.epoch:
+            return None
+        sent.note("moved")
+        return prepared
 
     async def _take_up_vm(self, launched: Launched, remembered: Remembered, sent: EpochJournal | None) -> None:
         guest = await self._agent.launcher.connect(launched)

@@ -19,6 +19,7 @@ _SELECTED = (
     Case(Victim.SOURCE_AGENT, Step.COPYING, "raw"),
     Case(Victim.SOURCE_AGENT, Step.SENT, "shared"),
     Case(Victim.SOURCE_AGENT, Step.RUNNING, "raw"),
+    Case(Victim.SOURCE_AGENT, Step.LET_GO, "shared"),
     Case(Victim.TARGET_GUARDIAN, Step.INTENT, "raw"),
     Case(Victim.SOURCE_GUARDIAN, Step.SWITCHING, "shared"),
     Case(Victim.LINK, Step.COPYING, "raw"),
