@@ -41,7 +41,7 @@ def make_taps(taps: Iterable[Tap]) -> None:
 
 
 def remove_taps(taps: Iterable[Tap]) -> None:
-    """Removes each tap that is there. One that is still in use stays, and goes with the process that has it open."""
+    """Removes each tap that is there. One that a process has open stays, also after that process."""
     for tap in taps:
         if (_NETWORK_FOLDER / tap.name).exists():
             with contextlib.suppress(OSError), _opened(tap.name) as descriptor:

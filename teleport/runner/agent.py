@@ -161,6 +161,7 @@ class Agent:
             await self.server.stop()
         if self.vm:
             await self.vm.guest.close()
+        self.launcher.let_network_go()
         for listener in self._listeners:
             listener.put_nowait(None)
 

@@ -16,19 +16,24 @@ async def open_forwarded_ports(guest: QmpGuest, definition: Callable[[], Definit
     """Opens the forwarded ports of a QEMU that was started without them; says which could not be had. `definition` gives the VM's
     as it is then: a rule that was deleted meanwhile is not opened any more.
 
-    The guest runs meanwhile: a port that stays busy is a word in the log, never the end of a guest.
+    The guest runs meanwhile: a port that stays busy is a word in the log, never the end of a guest, and no other port waits for it.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _TRIES_SECONDS
-    for command in forward_commands(definition()):
-        while command in forward_commands(definition()):
-            try:
-                said = (await guest.hmp(command)).strip()
-            except HypervisorError:
-                return  # it is gone, and its ports with it
-            if not said:
-                break
+    closed = dict.fromkeys(forward_commands(definition()), "")
+    try:
+        while closed:
+            for command in tuple(closed):
+                said = (await guest.hmp(command)).strip() if command in forward_commands(definition()) else ""
+                if said:
+                    closed[command] = said
+                else:
+                    del closed[command]
             if loop.time() > deadline:
-                say(f"a forwarded port stays closed: {command.removeprefix('hostfwd_add ')}: {said}")
                 break
-            await asyncio.sleep(_PAUSE_SECONDS)
+            if closed:
+                await asyncio.sleep(_PAUSE_SECONDS)
+    except HypervisorError:
+        return  # it is gone, and its ports with it
+    for command, said in closed.items():
+        say(f"a forwarded port stays closed: {command.removeprefix('hostfwd_add ')}: {said}")

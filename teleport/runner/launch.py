@@ -122,6 +122,7 @@ class Launcher:
         )
         make_taps(taps(self.definition))
         with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as unless_spawned:
+            unless_spawned.callback(self.let_network_go)
             fds = {}
             for each in self._with_password():
                 descriptor = fds[secret_id(each.node)] = password_descriptor(Path(each.password_file))
@@ -204,11 +205,15 @@ class Launcher:
         """Lets a dead QEMU's RAM, sockets and taps go, and the TPM of a guest that did not get here."""
         await self._guardian.forget(launched.process)
         shutil.rmtree(launched.folder, ignore_errors=True)
-        remove_taps(taps(self.definition))
+        self.let_network_go()
         if launched.tpm:
             launched.tpm.end()
         if launched.tpm_state:
             await asyncio.to_thread(tpm_state.drop, launched.tpm_state)
+
+    def let_network_go(self) -> None:
+        """Removes this VM's taps, except those of a QEMU that lives."""
+        remove_taps(taps(self.definition))
 
     def _folder(self, label: str) -> Path:
         return self.runtime / label
