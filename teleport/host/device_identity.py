@@ -1,12 +1,15 @@
 """What a block device or LUN calls itself, the same on every host that sees it.
 
-Written as KIND:NAME; names of different kinds cannot be compared (`teleport.preflight.storage.other_identity`). A name that two
-devices share proves nothing (test targets all call themselves alike), names that differ prove that they are two.
+A device's is written as KIND:NAME; names of different kinds cannot be compared (`teleport.preflight.storage.other_identity`). Names
+that differ prove that they are two. A name that two share proves something only if it was made for that disk alone: iSCSI servers
+call their LUNs alike by default, and a clone like its original. A remote disk's is `teleport.preflight.lun`'s.
 """
 
+import asyncio
 import os
 import re
 import shutil
+import socket
 from pathlib import Path
 
 from blake3 import blake3
@@ -14,9 +17,13 @@ from blake3 import blake3
 from teleport.errors import StorageError
 from teleport.host.storage_tools import output_of
 from teleport.machines.passwords import password_descriptor
-from teleport.machines.remote_media import IscsiLun, parse
+from teleport.machines.remote_media import IscsiLun, NbdExport, parse
+from teleport.preflight.lun import RemoteDisk
 
 _SECONDS = 10.0
+# Serial numbers that servers make up from a LUN's number (tgt's "beaf11", IET's, "MYSERIAL   0" of FreeBSD's ctld) or from a word of
+# their configuration (SCST's eight hexadecimal digits): a clone of the server has them too. Nor does one character repeated name a disk.
+_DEFAULT_SERIAL = re.compile(r"beaf.*|iet\b.*|myserial.*|[0-9a-f]{0,8}|.{0,3}|(.)\1*", re.IGNORECASE | re.DOTALL)
 _LUN_ITSELF = re.compile(
     r"Association:\(0\)"
 )  # SPC-4, 7.8.6: 0 is the logical unit, others are the port and the device it is seen by
@@ -37,12 +44,50 @@ def device_identity(device_number: int, *, sysfs: Path = Path("/sys")) -> str:
     return ""
 
 
-async def lun_identity(url: str, *, password_file: str, initiator: str) -> str:
-    """The designators of an iSCSI LUN (VPD page 0x83) and its serial number (0x80), digested; "" without libiscsi's iscsi-inq, or
-    when the target does not tell. Raises TimeoutError."""
-    lun = parse(url)
-    if not isinstance(lun, IscsiLun) or shutil.which("iscsi-inq") is None:
+async def remote_identity(url: str, *, password_file: str, initiator: str) -> str:
+    """Where a LUN or an NBD export is as this host sees it and what it calls itself, as text (`RemoteDisk`); "" for NFS, where a
+    file's own folder holds the proof. Raises TimeoutError."""
+    remote = parse(url)
+    if isinstance(remote, IscsiLun):
+        serial, designators = await _lun_pages(remote, password_file=password_file, initiator=initiator)
+        disk = RemoteDisk(
+            kind="iscsi",
+            target=f"{remote.target.lower()}/{remote.lun}",
+            port=remote.port,
+            addresses=await _addresses(remote.server),
+            host=_this_host(),
+            name=lun_name(serial_page=serial, designator_page=designators),
+            own=has_own_serial(serial),
+        )
+    elif isinstance(remote, NbdExport):
+        addresses = await _addresses(remote.server)
+        disk = RemoteDisk(kind="nbd", target=remote.export, port=remote.port, addresses=addresses, host=_this_host())
+    else:
         return ""
+    return disk.text
+
+
+async def _addresses(server: str) -> tuple[str, ...]:
+    """What a server's name stands for here; nothing when that cannot be found out. Raises TimeoutError."""
+    async with asyncio.timeout(_SECONDS):
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(server, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return ()
+    return tuple(sorted({str(address[4][0]) for address in found}))
+
+
+def _this_host() -> str:
+    """Where loopback addresses mean one place: this boot of this kernel, and this network namespace of it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/net').stat().st_ino}"
+
+
+async def _lun_pages(lun: IscsiLun, *, password_file: str, initiator: str) -> tuple[str, str]:
+    """What iscsi-inq prints of a LUN's serial number (VPD page 0x80) and designators (0x83); "" without libiscsi's iscsi-inq, or when
+    the target does not tell. Raises TimeoutError."""
+    if shutil.which("iscsi-inq") is None:
+        return "", ""
     environment = {}
     if password_file:
         descriptor = password_descriptor(Path(password_file))
@@ -61,13 +106,29 @@ async def lun_identity(url: str, *, password_file: str, initiator: str) -> str:
             pages.append(await output_of("iscsi-inq", words, what=bare, timeout_seconds=_SECONDS, environment=environment))
         except StorageError:
             pages.append("")
-    return lun_name(serial_page=pages[0], designator_page=pages[1])
+    return pages[0], pages[1]
 
 
 def lun_name(*, serial_page: str, designator_page: str) -> str:
     """The LUN's name from iscsi-inq's text of both pages; "" when they tell nothing. What depends on the path to it is left out."""
-    serial = re.search(r"Unit Serial Number:\[(.*)\]", serial_page)
-    blocks = designator_page.split("DEVICE DESIGNATOR #")[1:]
-    own = [block.partition("\n")[2].strip() for block in blocks if _LUN_ITSELF.search(block)]
-    told = [serial[1].strip() if serial else "", *sorted(own)]
+    serial, own = _serial(serial_page), _own_designators(designator_page)
+    told = [serial, *sorted(own)]
     return f"scsi:{blake3(repr(told).encode()).hexdigest(length=12)}" if any(told) else ""
+
+
+def has_own_serial(page: str) -> bool:
+    """Whether iscsi-inq's text of page 0x80 holds a serial number that the server was given for this LUN, no default.
+
+    Designators don't count: iscsi-inq prints binary ones up to their first zero, and the others hold words of a configuration."""
+    return _DEFAULT_SERIAL.fullmatch(_serial(page)) is None
+
+
+def _serial(page: str) -> str:
+    found = re.search(r"Unit Serial Number:\[(.*)\]", page)
+    return found[1].strip() if found else ""
+
+
+def _own_designators(page: str) -> list[str]:
+    """The designators of the logical unit itself."""
+    blocks = page.split("DEVICE DESIGNATOR #")[1:]
+    return [block.partition("\n")[2].strip() for block in blocks if _LUN_ITSELF.search(block)]

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from teleport.errors import StorageError
 from teleport.host.bounded import in_thread
-from teleport.host.device_identity import device_identity, lun_identity
+from teleport.host.device_identity import device_identity, remote_identity
 from teleport.host.storage_tools import output_of
 from teleport.machines.passwords import password_file
 from teleport.machines.remote_media import is_url, tool_words
@@ -89,7 +89,7 @@ async def medium_fact(medium: AttachedMedium) -> MediumFact:
         fact = _with_image(fact, await image_info(medium))
         if medium.is_url:
             fact = replace(fact, content=await url_samples(medium, fact.virtual_size_bytes))
-            name = await lun_identity(medium.path, password_file=medium.password_file, initiator=medium.initiator)
+            name = await remote_identity(medium.path, password_file=medium.password_file, initiator=medium.initiator)
             fact = replace(fact, identity=name)
         elif medium.read_only:
             content = await in_thread(lambda: content_digest(Path(medium.path)), timeout_seconds=DIGEST_SECONDS, name="digest")

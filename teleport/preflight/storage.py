@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from teleport.model import Fact, Finding, MediumFact
 from teleport.preflight.compare import MISSING, natural_order
+from teleport.preflight.lun import not_one_disk, remote_disk
 
 # QEMU refuses to migrate a guest that uses one of these, also as a backing file (machines.md): "The vdi format used by node
 # 'disk0' does not support live migration".
@@ -110,22 +111,33 @@ def _same_medium(here: MediumFact, there: MediumFact, proofs: Mapping[str, str])
     if here.kind in OWN_COPY_KINDS and there.kind in OWN_COPY_KINDS:
         return
     if other_identity(here.identity, there.identity):
-        yield Finding(f"medium {here.node} identity", f"{here.path} ({here.identity})", f"{there.path} ({there.identity})")
+        yield Finding(f"medium {here.node} identity", f"{here.path} ({_named(here)})", f"{there.path} ({_named(there)})")
         return
     if here.read_only and there.read_only:
         yield from _same_content(here, there)
     elif not here.read_only and not there.read_only:
         wrong = proofs.get(here.node, "it was not proved to be the same storage")
+        remote = remote_disk(here.identity) or remote_disk(there.identity)
         if wrong:
             yield Finding(f"medium {here.node} storage", here.path, f"{there.path}: {wrong}")
         elif not same_samples(here.content, there.content):
             yield Finding(f"medium {here.node} content", here.path, f"{there.path}: another disk, its content differs")
+        elif remote and (unproved := not_one_disk(here.identity, there.identity)):
+            yield Finding(f"medium {here.node} identity", here.path, f"{there.path}: {unproved}")
 
 
 def other_identity(here: str, there: str) -> bool:
     """Whether two names that devices give themselves (KIND:NAME) say that these are two. Inodes are of one host only."""
+    remote = remote_disk(here), remote_disk(there)
+    if remote[0] and remote[1]:
+        return bool(remote[0].name and remote[1].name) and remote[0].name != remote[1].name
     kinds = here.partition(":")[0], there.partition(":")[0]
     return kinds[0] == kinds[1] and kinds[0] in _DEVICE_NAMES and here != there
+
+
+def _named(fact: MediumFact) -> str:
+    remote = remote_disk(fact.identity)
+    return remote.name if remote else fact.identity
 
 
 def _same_content(here: MediumFact, there: MediumFact) -> Iterable[Finding]:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from teleport.host.device_identity import device_identity, lun_name
+import pytest
+
+from teleport.host.device_identity import device_identity, has_own_serial, lun_name
 from teleport.preflight.storage import other_identity
 
 SERIAL = "Unit Serial Number:[                            serial77]\n"
@@ -19,6 +21,19 @@ def test_a_lun_is_named_by_itself_and_not_by_the_way_to_it() -> None:
     assert one != lun_name(serial_page=SERIAL, designator_page=HEAD + OWN.format(0, "naa.2"))
     assert one != lun_name(serial_page=SERIAL.replace("77", "78"), designator_page=HEAD + OWN.format(0, "naa.1"))
     assert lun_name(serial_page="", designator_page="") == ""
+
+
+@pytest.mark.parametrize(
+    ("serial", "own"),
+    [
+        ("                              beaf11", False), ("beaf12", False), ("", False), ("1", False), ("00000000000000", False),
+        ("MYSERIAL   0", False), ("1a2b3c4d", False), ("IET 00010001", False), ("serial77", True), ("S5Y1NX0R", True),
+        ("6f2a44f0-7a43-4f0e-a2b1-0c5d2f6c1e11", True),
+    ],
+)  # fmt: skip
+def test_a_serial_number_by_default_is_none_of_its_own(serial: str, own: bool) -> None:
+    assert has_own_serial(f"Unit Serial Number:[{serial}]\n") is own
+    assert not has_own_serial("")
 
 
 def test_a_block_device_is_named_by_the_kernel(tmp_path: Path) -> None:
