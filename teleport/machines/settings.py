@@ -83,11 +83,12 @@ def _controller_settings(definition: Definition, bus: Bus) -> list[Setting]:
         return [Setting(key=f"controller {bus}", value=NONE, mend=f"teleport storagectl {{vm}} --name {bus} --remove")]
     kind = BUSES[bus]
     bootable = "on" if controller.bootable else "off"
+    ports = f", {controller.port_count} ports" if kind.least_ports < kind.most_ports else ""
     first = f"{_modify(definition, option('usbehci'), 0)} && " if bus == "usb" else ""  # what it is plugged into
     settings = [
         Setting(
             key=f"controller {bus}",
-            value=f"{controller.chip}{'' if controller.bootable else ', not bootable'}",
+            value=f"{controller.chip}{ports}{'' if controller.bootable else ', not bootable'}",
             mend=f"{first}teleport storagectl {{vm}} --name {_quoted(controller.name)} --add {kind.add} "
             f"--controller {controller.chip} --portcount {controller.port_count} --bootable {bootable} --replace",
         )

@@ -29,6 +29,10 @@ NONE_BEYOND = "without"
 # The names of the facts that say best what a subject is, when a whole subject is missing on the other side.
 _TELLING_NAMES = ("type", "driver", "model", "format")
 _SUMMARY_CHARACTERS = 60
+# Names of the area "definition" (`teleport.machines.settings`): a controller, a place at one, and the value of an empty place.
+_CONTROLLER = "controller "
+_PLACE = re.compile(r"(?P<bus>[a-z-]+)-(?P<port>[0-9]{1,4})-(?P<device>[0-9]{1,4})", re.ASCII)
+_EMPTY_PLACE = "none"
 
 Mender = Callable[[str, Fact], str]
 
@@ -100,12 +104,24 @@ def _compare_subject(
         if (example.area, name) in _SETS and here is not None and there is not None:
             here, there = _beyond(here, there), _beyond(there, here)
         commands = dict.fromkeys(filter(None, (mender(mend_vm, fact) for fact in our_facts)))
+        if commands and example.area == "definition" and name.startswith(_CONTROLLER):
+            commands = dict.fromkeys((*_detaching(name.removeprefix(_CONTROLLER), mine, other, mend_vm), *commands))
         yield Finding(
             what=_what(example.area, example.subject, name),
             here=MISSING if here is None else here,
             there=MISSING if there is None else there,
             mend=" && ".join(commands),
         )
+
+
+def _detaching(bus: str, mine: Iterable[str], other: Mapping[str, Sequence[Fact]], vm: str) -> Iterable[str]:
+    """The commands that empty the target's places that the source's controller has not: while something is attached there, the
+    controller cannot have fewer ports."""
+    for name in sorted(other.keys() - set(mine), key=natural_order):
+        place = _PLACE.fullmatch(name)
+        if place and place["bus"] == bus and _value(other[name]) != _EMPTY_PLACE:
+            where = f"--storagectl {bus} --port {place['port']} --device {place['device']}"
+            yield f"teleport storageattach {shlex.quote(vm)} {where} --medium none"
 
 
 def _by_subject(facts: Iterable[Fact]) -> dict[tuple[str, str], dict[str, list[Fact]]]:

@@ -128,3 +128,34 @@ def test_a_controller_of_another_shape_is_mended(twins: Cli) -> None:
     assert "controller sata" in {each.what for each in findings}
     _pasted(twins, tuple(each for each in findings if each.here != "missing"))
     assert _findings(twins, "S") == ()
+
+
+@pytest.mark.parametrize(
+    ("bus", "add", "ports"),
+    [("sata", "sata", 2), ("sas", "sas", 1), ("virtio-scsi", "virtio", 3), ("virtio-blk", "virtio --controller VirtioBlk", 1)],
+)
+def test_disks_beyond_the_source_s_ports_are_detached_before_these_go(twins: Cli, bus: str, add: str, ports: int) -> None:
+    """Every command of the table, pasted from top to bottom, works: there is none to leave out, and none too many."""
+    for vm, count in (("S", ports), (TARGET, 6)):
+        twins.ok("storagectl", vm, "--name", f"{vm} disks", "--add", *add.split(), "--portcount", str(count))
+    for number in (0, 3, 5):
+        twins.ok("createhd", "--filename", f"{number}.qcow2", "--size", "1")
+        attach = ("storageattach", TARGET, "--storagectl", bus, "--port", str(number), "--type", "hdd")
+        twins.ok(*attach, "--medium", f"{number}.qcow2")
+    findings = _findings(twins, "S")
+    (controller,) = (each for each in findings if each.what.startswith("controller"))
+    detached = [words for words in controller.mend.split(" && ") if "--medium none" in words]
+    assert [shlex.split(words)[6] for words in detached] == ["3", "5"]
+    _pasted(twins, findings)
+    assert _findings(twins, "S") == ()
+    mended = twins.store.find(TARGET).definition
+    assert [(each.port_count, each.attachments) for each in mended.controllers] == [(ports, ())]
+
+
+def test_only_a_number_of_ports_differs(twins: Cli) -> None:
+    for vm, count in (("S", "2"), (TARGET, "4")):
+        twins.ok("storagectl", vm, "--name", "Disks", "--add", "sata", "--portcount", count)
+    findings = _findings(twins, "S")
+    assert [(each.here, each.there) for each in findings if each.mend] == [("IntelAhci, 2 ports", "IntelAhci, 4 ports")]
+    _pasted(twins, findings)
+    assert _findings(twins, "S") == ()
