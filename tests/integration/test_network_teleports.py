@@ -16,7 +16,7 @@ from tests.harness.scene import Scene, until
 
 pytestmark = pytest.mark.qemu
 
-LOAD = Load(resident_mb=4, rewrite_mb=4, dirty_mb_s=1)
+LOAD = Load(resident_mb=1)
 _BRIDGED = ("--nic2", "bridged", "--nictype2", "virtio", "--bridgeadapter2", "br0")
 _FIRST_PORT, _SECOND_PORT, _BUSY_PORT, _GUEST_PORT = 8001, 8002, 8003, 7
 _HOST, _GUEST = "10.79.0.1", "10.79.0.2"
@@ -83,9 +83,8 @@ def _rule(name: str, port: int) -> str:
 
 def _set_rules(host: Host, **ports: int) -> None:
     """These instead of `web`, in this order."""
-    host.run("modifyvm", host.name, "--natpf1", "delete", "web")
-    for name, port in ports.items():
-        host.run("modifyvm", host.name, "--natpf1", _rule(name, port))
+    rules = (word for name, port in ports.items() for word in ("--natpf1", _rule(name, port)))
+    host.run("modifyvm", host.name, "--natpf1", "delete", "web", *rules)
 
 
 def _echoes(address: str, port: int) -> bool:
