@@ -163,7 +163,6 @@ def test_a_state_that_cannot_be_loaded_is_kept(scene: Scene) -> None:
     assert "startvm from the saved state" in ran.err
     assert host.home.processes() == {}
     assert host.state == "saved"
-    host.run("modifyvm", "S", "--teleporter", "on", check=False)
     stream.write_bytes(whole)
     host.start()
     scene.goes_on()
