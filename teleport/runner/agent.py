@@ -180,7 +180,9 @@ class Agent:
                 self._over.set_exception(error)
 
     def end(self, state: VmState, detail: str = "", *, code: int = 0) -> None:
-        """The VM is over: `run` returns."""
+        """The VM is over: `run` returns. The first word stands: QEMU's death is seen a moment later than the end that it was part of."""
+        if self._over.done() and not self._over.exception():
+            return
         self.state.beside = {}
         self.state.set(state, detail)
         self.say(f"VM {self.definition.name}: {state.value} {detail}".rstrip())
