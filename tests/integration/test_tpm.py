@@ -84,6 +84,8 @@ def test_a_tpm_goes_with_its_guest(huge_pages: None) -> None:
 
 
 def _is_whole(scene: Scene, pcr: str) -> None:
+    last = scene.console.last_tick  # where the guest ticks is where the console speaks to it
+    scene.console.wait_for_tick(60, endpoint=scene.here.name, after_counter=last.counter if last else -1)
     assert tpm.pcr(scene.console) == pcr
     assert tpm.stored(scene.console)
     until(lambda: len(_swtpms(scene.here, scene.there)) == 1, "two swtpms, or none")
