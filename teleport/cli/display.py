@@ -40,7 +40,7 @@ def end_left_display(paths: VmPaths, name: str) -> bool:
         return False
     import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
 
-    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415
+    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - as above
 
     front = FRONTS.at(str(folder))
 
