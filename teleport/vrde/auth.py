@@ -16,55 +16,18 @@ import hmac
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from teleport.errors import NotFoundError, TeleportError, UsageError
 from teleport.machines.auth_libraries import GROUP
 from teleport.machines.vrde import DEFAULT_AUTH_LIBRARY, AuthType, VrdeSettings
+from teleport.vrde.login import Authenticator, GuestLogin, Login, Verdict
 
 LIBRARY_SECONDS = 20
-FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 4.0  # FreeRDP gives up after 9 s, also where the password is right this time
-FORGET_SECONDS = 600.0
-MOST_REMEMBERED = 4096
 
 log = logging.getLogger("teleport.vrde.auth")
-
-
-class Verdict(Enum):
-    """What an authenticator says."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-    GUEST = "guest"  # the guest decides
-
-
-@dataclass(frozen=True)
-class Login:
-    """What a viewer says of itself, and where it comes from."""
-
-    user: str
-    password: str = field(repr=False)
-    domain: str = ""
-    client: str = ""
-
-
-class Authenticator(Protocol):
-    """Decides over logins. Never raises: what cannot be decided is denied."""
-
-    async def check(self, login: Login) -> Verdict:
-        """ALLOW or DENY (GUEST only from a library that is asked directly)."""
-
-
-class GuestLogin(Protocol):
-    """Asks the guest itself (see `teleport.vrde.guest_agent`)."""
-
-    async def check(self, login: Login) -> bool:
-        """Whether the guest knows this account. Raises TeleportError when the guest cannot be asked."""
 
 
 class Anyone:
@@ -132,6 +95,17 @@ class Guest:
         except TeleportError as error:
             log.error("guest authentication: %s: denied", error)
             return Verdict.DENY
+
+
+class Exchangeable:
+    """An authenticator in whose place another may be put, for logins from then on."""
+
+    def __init__(self, current: Authenticator) -> None:
+        self.current = current
+
+    async def check(self, login: Login) -> Verdict:
+        """Asks the current one."""
+        return await self.current.check(login)
 
 
 class Delegating:
@@ -206,51 +180,3 @@ def _function(what: str, module: object) -> Callable[[str, str, str, str], objec
     if not callable(function):
         raise UsageError(what, "has no function authenticate(user, password, domain, client)")
     return cast(Callable[[str, str, str, str], object], function)  # a foreign function, whose answers are checked
-
-
-class Throttle:
-    """Slows down who guesses: each refusal of a client's address doubles the delay of its next answer.
-
-    `clock` gives seconds that only go forward.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._refused: dict[str, tuple[int, float]] = {}
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    async def decide(self, authenticator: Authenticator, login: Login) -> bool:
-        """Whether this login is let in, after its delay. Those of one client take turns: guesses side by side gain no time."""
-        client = login.client
-        turn, count = self._turns.get(client, (asyncio.Lock(), 0))
-        self._turns[client] = turn, count + 1
-        try:
-            async with turn:
-                await asyncio.sleep(self.delay_seconds(client))
-                right = await authenticator.check(login) is Verdict.ALLOW
-                (self.allowed if right else self.refused)(client)
-                return right
-        finally:
-            turn, count = self._turns.pop(client)
-            if count > 1:
-                self._turns[client] = turn, count - 1
-
-    def delay_seconds(self, client: str) -> float:
-        """How long the answer to this client's login has to wait."""
-        count, when = self._refused.get(client, (0, 0.0))
-        if not count or self._clock() - when > FORGET_SECONDS:
-            return 0.0
-        return float(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (count - 1)))
-
-    def refused(self, client: str) -> None:
-        """Notes a refusal."""
-        count, when = self._refused.pop(client, (0, 0.0))
-        if self._clock() - when > FORGET_SECONDS:
-            count = 0
-        while len(self._refused) >= MOST_REMEMBERED:
-            del self._refused[next(iter(self._refused))]
-        self._refused[client] = count + 1, self._clock()
-
-    def allowed(self, client: str) -> None:
-        """Forgets a client's refusals."""
-        self._refused.pop(client, None)

@@ -31,9 +31,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from teleport.errors import NotFoundError
-from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Context
+from teleport.vrde.login import Login
 from teleport.vrde.streams import READ_BYTES, first_to_end
 
 TICKET_SECONDS = 60

@@ -17,7 +17,7 @@ from teleport import errors
 from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings, to_dict
 from teleport.vrde.endpoint import AGENT
-from teleport.vrde.front import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
+from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20

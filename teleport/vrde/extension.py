@@ -13,9 +13,10 @@ from typing import Protocol, runtime_checkable
 
 from teleport.errors import NotFoundError
 from teleport.machines.vrde import Property, VrdeSettings
-from teleport.vrde.auth import Authenticator, Throttle
+from teleport.vrde.login import Authenticator
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
+from teleport.vrde.throttle import Throttle
 from teleport.vrde.usb import UsbDevices
 
 GROUP = "teleport.vrde"

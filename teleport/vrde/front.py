@@ -31,56 +31,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from teleport.errors import TeleportError, UsageError
-from teleport.machines.vrde import VrdeSettings, from_dict, to_dict
+from teleport.machines.vrde import from_dict
 from teleport.vrde import auth, extension
 from teleport.vrde.endpoint import Endpoint, TunnelEndpoint, from_text
+from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
+from teleport.vrde.throttle import Throttle
 from teleport.vrde.tunnel import Tunnel
 from teleport.vrde.usb import UsbDevices
 from teleport.vrde.web_console import Console
 
 ORPHAN_SECONDS = 180.0
 LOOK_SECONDS = 15.0
-MOST_LINE_BYTES = 1 << 20
-CONTROL_SOCKET = "control.sock"
-LOG_FILE = "vrde.log"  # what the process writes to its stderr
 
 log = logging.getLogger("teleport.vrde.front")
-Json = dict[str, object]
-
-
-@dataclass(frozen=True)
-class FrontConfig:
-    """What a front is started with. `screens` and `agent` are endpoints as text (`teleport.vrde.endpoint`), `keys` a folder that
-    keeps certificates over restarts (default: the front's own), `agent` "" for a VM without a guest agent."""
-
-    vm_name: str
-    folder: str
-    settings: VrdeSettings
-    screens: tuple[str, ...]
-    agent: str = ""
-    keys: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self) | {"settings": to_dict(self.settings)})
-
-    @classmethod
-    def from_json(cls, text: str) -> "FrontConfig":
-        """Reads `to_json`. Raises UsageError."""
-        try:
-            raw = json.loads(text)
-            return cls(**(raw | {"settings": from_dict(raw["settings"]), "screens": tuple(raw["screens"])}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError("the display's configuration", f"makes no sense: {error}") from error
 
 
 class Front:
@@ -92,7 +63,7 @@ class Front:
         self._screens = Screens(endpoints=tuple(map(from_text, config.screens)), name=config.vm_name, settings=config.settings)
         self._sessions = Sessions(config.settings, _note)
         self._guest = GuestAgent(from_text(config.agent) if config.agent else None)
-        self._authenticator = _Exchangeable(auth.build(config.settings, self._guest))
+        self._authenticator = auth.Exchangeable(auth.build(config.settings, self._guest))
         self._done = asyncio.Event()
         self._bound: extension.Bound | None = None
         self._control: asyncio.Server | None = None
@@ -109,7 +80,7 @@ class Front:
             screens=self._screens,
             sessions=self._sessions,
             authenticator=self._authenticator,
-            throttle=auth.Throttle(time.monotonic),
+            throttle=Throttle(time.monotonic),
             note=_note,
             usb=self._usb,
             details=config.details,
@@ -293,17 +264,6 @@ class Front:
 
 def _note(line: str) -> None:
     log.info("VRDE: %s", line)
-
-
-class _Exchangeable:
-    """An authenticator that `update` can exchange."""
-
-    def __init__(self, current: auth.Authenticator) -> None:
-        self.current = current
-
-    async def check(self, login: auth.Login) -> auth.Verdict:
-        """Asks the current one."""
-        return await self.current.check(login)
 
 
 def failure(error: TeleportError) -> Json:

@@ -11,7 +11,7 @@ from teleport.machines.vrde import from_dict
 from teleport.model import AGENT_MARK, DisplayOrder, DisplayStatus, SharedUsb
 from teleport.ports import DisplayFront
 from teleport.vrde import control, endpoint
-from teleport.vrde.front import FrontConfig, Json
+from teleport.vrde.front_config import FrontConfig, Json
 
 
 def _status(answer: Json) -> DisplayStatus:

@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 from teleport.errors import HypervisorError, TeleportError, UnreachableError
-from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import Endpoint
+from teleport.vrde.login import Login
 
 SECONDS = 20
 FIRST_ANSWER_SECONDS = 5  # an agent that does not even greet is not there; viewers give up after some 9 s

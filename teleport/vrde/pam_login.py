@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pam
 
-from teleport.vrde.auth import Login, Verdict
+from teleport.vrde.login import Login, Verdict
 
 SECONDS = 20
 HELPER = "teleport-pam-check"

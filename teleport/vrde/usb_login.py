@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from teleport.errors import ProtocolError, RefusedError
 from teleport.vrde import certificate
-from teleport.vrde.auth import Login
 from teleport.vrde.extension import Context
+from teleport.vrde.login import Login
 from teleport.vrde.rdp import pdu
 from teleport.vrde.rdp.pdu import Protocol, Refusal
 from teleport.vrde.streams import peer_of

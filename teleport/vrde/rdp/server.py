@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from teleport.errors import TeleportError
 from teleport.machines.vrde import SecurityMethod, VrdeSettings
 from teleport.vrde import certificate, usb_frames, usb_login, vnc_password
-from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
+from teleport.vrde.login import Login
 from teleport.vrde.rdp import channels, conference, pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal, SendData

@@ -14,7 +14,7 @@ from PIL import Image
 
 from teleport.machines.vrde import VrdeSettings, set_option
 from teleport.vrde import control
-from teleport.vrde.front import FrontConfig, Json
+from teleport.vrde.front_config import FrontConfig, Json
 
 GUEST = (
     bytes.fromhex(  # boot sector: a counter at 18.2 Hz (row 2), typed keys (row 4), a walking colour bar (row 7)

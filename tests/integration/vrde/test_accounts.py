@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from teleport.errors import UnreachableError
-from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import UnixEndpoint, from_text
 from teleport.vrde.guest_agent import GuestAgent
+from teleport.vrde.login import Login
 from tests.integration.vrde.accounts import inside, make_accounts
 from tests.integration.vrde.desk import Desk, at, connect, settings, until
 
@@ -22,7 +22,7 @@ PROGRAM = """
 import asyncio, logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 from teleport.vrde import pam_login
-from teleport.vrde.auth import Login
+from teleport.vrde.login import Login
 pam_login.HELPER_FOLDERS = sys.argv[1]
 print("limit:", pam_login.limit())
 logins = [("teleann", "right pässword"), ("teleann", "wrong"), ("teleann", ""), ("nobody-known", "x"), ("telebob", "")]

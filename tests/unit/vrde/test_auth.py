@@ -10,7 +10,10 @@ from teleport.errors import NotFoundError, UnreachableError, UsageError
 from teleport.machines.auth_libraries import named
 from teleport.machines.vrde import AuthType, VrdeSettings
 from teleport.vrde import auth, pam_login
-from teleport.vrde.auth import Login, Simple, Throttle, Verdict
+from teleport.vrde import throttle as slowing
+from teleport.vrde.auth import Simple
+from teleport.vrde.login import Login, Verdict
+from teleport.vrde.throttle import Throttle
 
 SECRET = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 EXTERNAL = AuthType.EXTERNAL
@@ -160,12 +163,12 @@ def test_guessers_wait_longer_and_longer():
     throttle.allowed("a")
     assert throttle.delay_seconds("a") == 0
     throttle.refused("b")
-    now[0] += auth.FORGET_SECONDS + 1
+    now[0] += slowing.FORGET_SECONDS + 1
     assert throttle.delay_seconds("b") == 0
 
 
 def test_guesses_side_by_side_gain_no_time(monkeypatch):
-    monkeypatch.setattr(auth, "FIRST_DELAY_SECONDS", 0.02)
+    monkeypatch.setattr(slowing, "FIRST_DELAY_SECONDS", 0.02)
     throttle = Throttle(time.monotonic)
     simple = Simple({"john": SECRET})
     waited = []
@@ -187,6 +190,6 @@ def test_guesses_side_by_side_gain_no_time(monkeypatch):
 
 def test_many_guessers_take_bounded_memory():
     throttle = Throttle(lambda: 0.0)
-    for number in range(2 * auth.MOST_REMEMBERED):
+    for number in range(2 * slowing.MOST_REMEMBERED):
         throttle.refused(str(number))
-    assert len(throttle._refused) == auth.MOST_REMEMBERED
+    assert len(throttle._refused) == slowing.MOST_REMEMBERED

@@ -9,9 +9,9 @@ import pytest
 
 from teleport.errors import UnreachableError
 from teleport.vrde import guest_agent
-from teleport.vrde.auth import Login
 from teleport.vrde.endpoint import BUFFER_BYTES, UnixEndpoint
 from teleport.vrde.guest_agent import GuestAgent
+from teleport.vrde.login import Login
 
 NONSENSE = b"\xff{}\n\xff[]\n\xff1\n\xffx\n\xff" + b"[" * 60000 + b"\n"
 
