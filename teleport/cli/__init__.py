@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "showmediuminfo": ("showmediuminfo", "Show what an image is."),
     "modifymedium": ("modifymedium", "Resize or convert a disk image."),
     "clonemedium": ("clonemedium", "Copy a disk image, also into another format."),
+    "convertfromraw": ("convertfromraw", "Make a disk image of a raw one."),
     "storagectl": ("storagectl", "Add or remove a storage controller."),
     "storageattach": ("storageattach", "Attach, change or detach a medium."),
     "usbfilter": ("usbfilter", "Say which USB devices of viewers' computers a VM takes."),
@@ -58,6 +59,26 @@ ALSO = {
     "clonehd": "clonemedium",
     "clonehdd": "clonemedium",
     "createmachine": "createvm",
+}
+_ADDITIONS = "it needs VirtualBox's Guest Additions in the guest, and QEMU's guests have none"
+_NETWORKS = "networks are the host's own: `ip link` makes a bridge, and modifyvm --nic1 bridged --bridgeadapter1 uses it"
+_COPY = "`createvm --like` makes a VM with the same hardware, `clonemedium` copies its disks"
+_ELSEWHERE = "Teleport moves VMs that run, and reads no appliances; `clonemedium` converts disk images"
+# Verbs of VirtualBox that there are none of here, and why or what is done instead.
+REFUSED = {
+    **dict.fromkeys(("guestproperty", "guestcontrol", "sharedfolder", "updateadditions"), _ADDITIONS),
+    **dict.fromkeys(("hostonlyif", "hostonlynet", "dhcpserver", "natnetwork"), _NETWORKS),
+    "clonevm": _COPY,
+    **dict.fromkeys(("export", "import", "movevm", "unattended", "cloud", "cloudprofile"), _ELSEWHERE),
+    "adoptstate": "a saved state belongs to the VM that it was saved of: startvm goes on from it",
+    "bandwidthctl": "disks and adapters have no groups here",
+    **dict.fromkeys(("encryptvm", "encryptmedium", "checkmediumpwd"), "images are encrypted by their storage, or in the guest"),
+    "extpack": "extensions are Python packages: docs/logins.md says how one is found",
+    **dict.fromkeys(("metrics", "debugvm"), "what a VM's processes use, the host's own tools show"),
+    "mediumproperty": "images have no properties here",
+    "mediumio": "`qemu-img dd` reads and writes images of VMs that are off",
+    "updatecheck": "Teleport asks nobody for updates",
+    "usbdevsource": "`teleport usb share` lends a device to a VM elsewhere",
 }
 INTERRUPTED = 130
 
@@ -82,6 +103,8 @@ class Verbs(click.Group):
         """Says which verb was meant when there is none of that name."""
         word = args[0]
         command = self.get_command(ctx, word)
+        if command is None and word in REFUSED:
+            raise UsageError(f"command {word!r}", f"Teleport has none of that name: {REFUSED[word]}")
         if command is None and not word.startswith("-"):
             near = difflib.get_close_matches(word, [*VERBS, *ALSO], n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else "`teleport --help` lists them"

@@ -21,8 +21,13 @@ def command(*, words: tuple[str, ...], word: str, variant: str) -> None:
         words = words[1:]
     if len(words) != 2:
         raise UsageError("clonemedium", "name the image and the new file", "`teleport clonemedium disk SOURCE TARGET`")
-    source, target = (file_path("clonemedium", each) for each in words)
-    info = media.clone(source, target, image_format=format_of(word), variant=variant_of(variant))
+    copy("clonemedium", *words, word=word, variant=variant)
+
+
+def copy(verb: str, source: str, target: str, *, word: str, variant: str, source_format: str = "") -> None:
+    """Copies an image into a new file and says so. Raises UsageError, StorageError."""
+    old, new = (file_path(verb, each) for each in (source, target))
+    info = media.clone(old, new, image_format=format_of(word), variant=variant_of(variant), source_format=source_format)
     click.echo("0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%")
-    click.echo(f"Clone medium created in format '{media.format_word(info.format)}': '{target}'.")
-    warn_of_format(target, info.format)
+    click.echo(f"Clone medium created in format '{media.format_word(info.format)}': '{new}'.")
+    warn_of_format(new, info.format)

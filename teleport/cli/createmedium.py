@@ -19,7 +19,7 @@ class CreateMedium(Verb):
     refused: ClassVar = MappingProxyType(
         {
             "diffparent": "a disk on top of another one cannot teleport",
-            "property": "Teleport does not have it yet",
+            "property": "images have no properties here",
         }
     )
 

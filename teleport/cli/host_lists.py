@@ -1,4 +1,4 @@
-"""`list hostinfo` and `list hostcpuids`, as VBoxManage prints them."""
+"""What `list` says about this host: hostinfo, hostcpuids, bridgedifs, as VBoxManage prints them."""
 
 import datetime
 import os
@@ -12,6 +12,7 @@ from teleport.machines.host_cpuid import host_leaves
 Entry = tuple[dict[str, Any], list[str], list[str]]  # as in `teleport.cli.listing`
 _YES_NO = {True: "yes", False: "no"}
 _PRESENT = Path("/sys/devices/system/cpu/present")
+_NETWORK = Path("/sys/class/net")
 
 
 def hostinfo() -> Iterator[Entry]:
@@ -87,6 +88,28 @@ def _count(ranges: str) -> int:
     """How many numbers the kernel's list `0-3,6` names."""
     parts = [part.split("-") for part in ranges.strip().split(",") if part]
     return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in parts)
+
+
+def bridgedifs() -> Iterator[Entry]:
+    """The bridges of this host: what `--bridgeadapter1` can name."""
+    yield from bridges(_NETWORK)
+
+
+def bridges(folder: Path) -> Iterator[Entry]:
+    """From the kernel's folder of network devices."""
+    for each in sorted(path.parent for path in folder.glob("*/bridge")):
+        up = int((each / "flags").read_text(), 16) & 1  # IFF_UP
+        address = (each / "address").read_text().strip()
+        ports = sorted(port.name for port in (each / "brif").iterdir())
+        fact = {"name": each.name, "hardware_address": address, "up": bool(up), "ports": ports}
+        lines = [
+            f"Name:            {each.name}",
+            f"HardwareAddress: {address}",
+            f"Status:          {'Up' if up else 'Down'}",
+            f"Ports:           {', '.join(ports)}".rstrip(),
+            "",
+        ]
+        yield fact, lines, lines
 
 
 def hostcpuids() -> Iterator[Entry]:

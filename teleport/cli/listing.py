@@ -9,7 +9,7 @@ import click
 
 from teleport.cli.grammar import Verb
 from teleport.cli.home import store
-from teleport.cli.host_lists import hostcpuids, hostinfo
+from teleport.cli.host_lists import bridgedifs, hostcpuids, hostinfo
 from teleport.cli.live import live_state
 from teleport.cli.vminfo import rows
 from teleport.errors import UsageError
@@ -132,6 +132,18 @@ def _usbhost() -> Iterator[Entry]:
         yield fact, lines, lines
 
 
+def _intnets() -> Iterator[Entry]:
+    """The networks that this home's VMs share: what `--intnet1` names."""
+    users: dict[str, list[str]] = {}
+    for vm in store().all():
+        for nic in vm.definition.nics if isinstance(vm, StoredVm) else ():
+            if nic.attachment == "intnet":
+                users.setdefault(nic.network, []).append(vm.name)
+    for name, names in sorted(users.items()):
+        lines = [f"Name:        {name}", f"Used by VMs: {', '.join(dict.fromkeys(names))}", ""]
+        yield {"name": name, "used_by": list(dict.fromkeys(names))}, lines, lines
+
+
 def _systemproperties() -> Iterator[Entry]:
     home = store()
     fact = {
@@ -176,6 +188,8 @@ _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
     "hostcpuids": hostcpuids,
     "systemproperties": _systemproperties,
     "usbhost": _usbhost,
+    "bridgedifs": bridgedifs,
+    "intnets": _intnets,
 }
 
 

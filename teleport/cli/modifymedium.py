@@ -1,6 +1,7 @@
 """`modifymedium`: resizes or converts a disk image."""
 
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import click
 
@@ -14,7 +15,20 @@ from teleport.machines.definition import Definition
 from teleport.machines.options.option import checked, draft_of
 
 
-@click.command("modifymedium", cls=Verb)
+class ModifyMedium(Verb):
+    """`modifymedium`, with the reasons for what it doesn't take."""
+
+    refused: ClassVar = MappingProxyType(
+        {
+            "compact": "an image is not made smaller in its place: clonemedium makes a copy without what is empty",
+            **dict.fromkeys(("type", "autoreset"), "every disk is a normal one here: its writes stay"),
+            **dict.fromkeys(("property", "description", "setlocation"), "an image is its file, and nothing is kept beside it"),
+            "move": "an image is its file: move that, and storageattach it from where it is then",
+        }
+    )
+
+
+@click.command("modifymedium", cls=ModifyMedium)
 @click.argument("words", metavar="[disk] FILE", nargs=-1)
 @click.option("--resize", metavar="MB", help="Make the disk that big, in megabytes.")
 @click.option("--resizebyte", metavar="BYTES", help="Make the disk that big, in bytes.")

@@ -21,7 +21,8 @@ _REFUSED = {
     **dict.fromkeys(("hwvirtexclusive", "autostartdbpath", "websrvauthlibrary"), "there is nothing here that it could set"),
     **dict.fromkeys(("proxymode", "proxyurl", "language"), "there is nothing here that it could set"),
     "vrdeextpack": "each VM has its own: modifyvm NAME --vrdeextpack",
-    **dict.fromkeys(("loghistorycount", "logginglevel", "defaultfrontend"), "Teleport does not have it yet"),
+    **dict.fromkeys(("loghistorycount", "logginglevel"), "each start of a VM goes on with its one log"),
+    "defaultfrontend": "VMs have no window here",
 }
 
 

@@ -6,6 +6,10 @@ from teleport.cli.display import say_where
 from teleport.cli.grammar import Verb, one_of, vm_argument
 from teleport.cli.home import store
 from teleport.cli.running import connect, start_in_background
+from teleport.errors import UsageError
+
+_TYPES = ("headless", "vrdp")  # the same in VirtualBox, too
+_WINDOWS = ("gui", "sdl", "separate")
 
 
 @click.command("startvm", cls=Verb)
@@ -15,7 +19,9 @@ from teleport.cli.running import connect, start_in_background
 @click.option("--insecure", is_flag=True, help="Let the teleporter listen off loopback, in plain text.")
 def command(*, vm: str, kind: str, take_over: bool, insecure: bool) -> None:
     """Start a VM, or let it wait for a teleport."""
-    one_of("--type", kind, ("headless",))
+    if kind.lower() in _WINDOWS:
+        raise UsageError(f"--type {kind}", "VMs have no window here", "leave --type out; `teleport console` shows the screen")
+    one_of("--type", kind, _TYPES)
     home = store()
     found = home.find(vm)
     start_in_background(found, home.home, insecure=insecure, take_over=take_over)

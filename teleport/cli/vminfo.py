@@ -17,17 +17,18 @@ _WIDTH = 34
 @dataclass(frozen=True)
 class Row:
     """One line: `label` for people ("": not for them), `key` for programs, with VirtualBox's names where they exist. `quoted`: text, not
-    a number. `bare`: the key is never quoted, as VirtualBox does with a snapshot's."""
+    a number. `bare`: the key is never quoted, as VirtualBox does with a snapshot's. `shown`: the value for people ("": as it is)."""
 
     label: str
     key: str
     value: str
     quoted: bool = True
     bare: bool = False
+    shown: str = ""
 
     def human(self) -> str:
         """As `showvminfo` prints it."""
-        return f"{self.label + ':':<{_WIDTH}} {self.value}"
+        return f"{self.label + ':':<{_WIDTH}} {self.shown or self.value}"
 
     def machine(self) -> str:
         """As `showvminfo --machinereadable` prints it: KEY=VALUE with text in quotes, quotes and line breaks escaped."""
@@ -102,7 +103,9 @@ def _settings(vm: StoredVm) -> Iterator[Row]:
                 value = value.replace(" ", ",")
             elif option.name == "uartmode":
                 value = value.replace(" ", ",", 1)
-            yield Row(label, option.machine_key(number), value, option.kind.quoted)
+            machine_value = option.machine_words.get(value, value)
+            yield Row(label, option.machine_key(number), machine_value, option.kind.quoted, shown=f"{value}{option.unit}")
+    yield from (Row("", f"natnet{nic.number}", "nat") for nic in vm.definition.nics if nic.attachment == "nat")
     forwards = [each for nic in vm.definition.nics for each in nic.forwards]
     for number, each in enumerate(forwards):
         ends = f"{each.host_address},{each.host_port},{each.guest_address},{each.guest_port}"

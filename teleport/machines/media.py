@@ -87,7 +87,7 @@ def create_disk(path: Path, *, size_bytes: int, image_format: Format = "qcow2", 
     with _new_file(path) as fresh:
         words = ["create", "-q", "-f", image_format, *(["-o", options] if options else []), "--", str(fresh), str(size_bytes)]
         run_tool(words, what=f"making the disk {path}", seconds=None)
-    return inspect(path)
+    return inspect(path, image_format=image_format)
 
 
 def inspect(path: Path, *, image_format: str = "") -> MediumInfo:
@@ -139,15 +139,22 @@ def resize(path: Path, *, size_bytes: int) -> MediumInfo:
     return inspect(path)
 
 
-def clone(source: Path, target: Path, *, image_format: Format = "qcow2", variant: Variant = "standard") -> MediumInfo:
-    """Copies a disk into a new file, in any format. The source must not be in use."""
-    info = inspect(source)
+def clone(
+    source: Path,
+    target: Path,
+    *,
+    image_format: Format = "qcow2",
+    variant: Variant = "standard",
+    source_format: str = "",
+) -> MediumInfo:
+    """Copies a disk into a new file, in any format. The source must not be in use; `source_format` "" lets qemu-img find it out."""
+    info = inspect(source, image_format=source_format)
     require_unused(source, info.format)
     options = _creation_options(image_format, variant)
     with _new_file(target) as fresh:
         words = ["convert", "-q", "-f", info.format, "-O", image_format, *(["-o", options] if options else [])]
         run_tool([*words, "--", str(source), str(fresh)], what=f"copying {source} to {target}", seconds=None)
-    return inspect(target)
+    return inspect(target, image_format=image_format)
 
 
 def convert(path: Path, *, image_format: Format) -> MediumInfo:

@@ -24,6 +24,13 @@ class VmGroup(click.Group):
         for each in commands:
             self.add_command(each)
 
+    def _shown(self) -> list[str]:
+        """The verbs, numbered ones once: `nic1` to `nic8`."""
+        last = {name.rstrip("0123456789"): name for name in self.commands}
+        return [
+            f"{name} to {last[name[:-1]]}" if name[-1] == "1" else name for name in self.commands if name[-1] not in "23456789"
+        ]
+
     def invoke(self, ctx: click.Context) -> Any:
         """Finds the VM, then does as any group."""
         ctx.obj = store().find(ctx.params["vm"])
@@ -37,6 +44,6 @@ class VmGroup(click.Group):
             if word in self.refused:
                 raise UsageError(f"{self.name} {word}", self.refused[word])
             near = difflib.get_close_matches(word, self.commands, n=2)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(self.commands)}"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(self._shown())}"
             raise UsageError(f"{self.name} {word}", "there is no such verb", hint)
         return word, found, args[1:]

@@ -5,40 +5,15 @@ From it come `modifyvm`'s parser, help and completion, `showvminfo` in both form
 """
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from teleport.machines.options import board, devices, network, remote, serial
 from teleport.machines.options.option import Option
+from teleport.machines.options.refused import REFUSED
+
+__all__ = ["OPTIONS", "REFUSED", "find", "option"]
 
 OPTIONS: tuple[Option, ...] = (*board.OPTIONS, *devices.OPTIONS, *network.OPTIONS, *serial.OPTIONS, *remote.OPTIONS)
 _BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.also)}
-
-_HOST = "QEMU decides this by itself on every host"
-_LPT = "a parallel port is hardware of one host and could not move with the guest: --uart1 is a serial port that can"
-_LATER = "Teleport does not have it yet"
-# Options of VirtualBox that we know and don't take, with the reason: nothing is accepted and ignored.
-REFUSED: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("hwvirtex", "nestedpaging", "vtxvpid", "vtxux", "largepages", "hwvirtexexcl"), _HOST),
-        **dict.fromkeys(("paravirtprovider", "nested-hw-virt", "biosapic", "triplefaultreset", "x2apic"), _LATER),
-        **dict.fromkeys(("accelerate3d", "accelerate2dvideo", "pagefusion", "guestmemoryballoon"), _LATER),
-        **dict.fromkeys(("clipboard", "draganddrop", "groups", "iconfile", "snapshotfolder", "defaultfrontend"), _LATER),
-        **dict.fromkeys(("audiocodec", "usbcardreader", "usbrename"), _LATER),
-        **dict.fromkeys(("nictrace", "nictracefile", "nicspeed", "nicbootprio", "nicpromisc", "nicbandwidthgroup"), _LATER),
-        **dict.fromkeys(("hostonlyadapter", "hostonlynet"), network.NOT_HERE["hostonly"]),
-        **dict.fromkeys(("nat-network", "natnetwork"), network.NOT_HERE["natnetwork"]),
-        **dict.fromkeys(("nicgenericdrv", "nicproperty"), network.NOT_HERE["generic"]),
-        **dict.fromkeys(("natnet", "natsettings", "natdnspassdomain", "natdnsproxy"), _LATER),
-        **dict.fromkeys(
-            ("natdnshostresolver", "nataliasmode", "nattftpprefix", "nattftpfile", "nattftpserver", "natbindip"), _LATER
-        ),
-        **dict.fromkeys(("lptmode", "lpt"), _LPT),
-        **dict.fromkeys(("cpuhotplug", "cpuexecutioncap", "plugcpu", "unplugcpu"), _LATER),
-        **dict.fromkeys(("audioin", "audio-in"), "neither this host nor a viewer has a microphone for the guest"),
-        "synthcpu": "use --cpu-profile to name a model",
-    }
-)
 
 
 def option(name: str) -> Option:

@@ -137,6 +137,7 @@ OPTIONS = (
         label="Memory size",
         about="the guest's RAM in megabytes",
         group=SYSTEM,
+        unit="MB",
     ),
     _row(
         "ram",
@@ -290,6 +291,7 @@ OPTIONS = (
         label="VRAM size",
         about="video memory in megabytes; the guest gets the next power of two",
         group=SCREEN,
+        unit="MB",
         relevant=_has_screen,
         hardware_value=lambda definition, _: str(video_memory_mb(definition.machine.vram_mb)),
     ),

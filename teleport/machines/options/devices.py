@@ -50,10 +50,15 @@ OPTIONS = (
         relevant=_has_sound,
         hardware=False,
         also=("audio-out",),
+        key="audio_out",
     ),
     _row("usb", SWITCH, "usb.ohci", label="OHCI USB", about="a USB 1.1 controller", group=USB, also=("usbohci", "usb-ohci")),
-    _row("usbehci", SWITCH, "usb.ehci", label="EHCI USB", about="a USB 2.0 controller", group=USB, also=("usb-ehci",)),
-    _row("usbxhci", SWITCH, "usb.xhci", label="xHCI USB", about="a USB 3.0 controller", group=USB, also=("usb-xhci",)),
+    _row(
+        "usbehci", SWITCH, "usb.ehci", label="EHCI USB", about="a USB 2.0 controller", group=USB, also=("usb-ehci",), key="ehci"
+    ),
+    _row(
+        "usbxhci", SWITCH, "usb.xhci", label="xHCI USB", about="a USB 3.0 controller", group=USB, also=("usb-xhci",), key="xhci"
+    ),
     _row(
         "mouse",
         choice("ps2", "usb", "usbtablet", refused={"usbmultitouch": "QEMU's multi-touch devices are not USB"}),
@@ -62,6 +67,7 @@ OPTIONS = (
         about="usbtablet follows a viewer's pointer exactly",
         group=USB,
         key="hidpointing",
+        machine_words={"ps2": "ps2mouse", "usb": "usbmouse"},
     ),
     _row(
         "keyboard",
@@ -71,5 +77,6 @@ OPTIONS = (
         about="the keyboard",
         group=USB,
         key="hidkeyboard",
+        machine_words={"ps2": "ps2kbd", "usb": "usbkbd"},
     ),
 )

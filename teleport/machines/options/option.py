@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +28,7 @@ class Option:
     `--machinereadable` (default: the name), `about` its help. `hardware` says that the guest sees it, so that both ends of a
     teleport must agree; `live` that it may change while the VM runs; `relevant` whether it means anything for a definition;
     `also` other spellings. `repeats`: each use adds to the last one.
+    `unit` follows its value for people, `machine_words` are VirtualBox's words for values with `--machinereadable` where ours differ.
     `hardware_value` and `mend` say how it is compared, and which options set it, where that is not simply the option itself.
     """
 
@@ -39,6 +42,8 @@ class Option:
     group: str
     most: int = 0
     key: str = ""
+    unit: str = ""
+    machine_words: Mapping[str, str] = attribute(default_factory=lambda: MappingProxyType({}))
     hardware: bool = True
     live: bool = False
     shown: bool = True

@@ -3,8 +3,9 @@
 import datetime
 import json
 import re
+from pathlib import Path
 
-from teleport.cli.host_lists import host_facts
+from teleport.cli.host_lists import bridges, host_facts
 from tests.unit.cli.run_cli import Cli
 
 _CPU = """processor\t: {number}
@@ -54,3 +55,15 @@ def test_hostcpuids_is_a_table_and_json(cli: Cli) -> None:
     table = json.loads(cli.ok("list", "hostcpuids", "--json"))
     assert len(table) == len(lines) - 3
     assert lines[3] == "{leaf}  {eax} {ebx} {ecx} {edx}".format(**table[0])
+
+
+def test_bridges_are_listed_with_what_is_on_them(tmp_path: Path) -> None:
+    for name, flags in (("br0", "0x1003"), ("lo", "0x9")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "flags").write_text(f"{flags}\n")
+        (tmp_path / name / "address").write_text("02:00:00:00:00:01\n")
+    (tmp_path / "br0/bridge").mkdir()
+    (tmp_path / "br0/brif/eth0").mkdir(parents=True)
+    ((fact, lines, _),) = bridges(tmp_path)
+    assert fact == {"name": "br0", "hardware_address": "02:00:00:00:00:01", "up": True, "ports": ["eth0"]}
+    assert lines[0].split() == ["Name:", "br0"]

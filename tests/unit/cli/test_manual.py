@@ -80,7 +80,9 @@ def test_showvminfo_has_virtualboxs_keys(cli: Cli) -> None:
         'rtcuseutc="on"',
     ):
         assert line in shown, line
-    assert "UUID:" in cli.ok("showvminfo", 'S "1"')
+    people = cli.ok("showvminfo", 'S "1"')
+    assert "UUID:" in people
+    assert "1024MB" in people
     assert json.loads(cli.ok("showvminfo", 'S "1"', "--json"))["memory"] == "1024"
 
 
@@ -97,7 +99,11 @@ def test_a_twin_has_the_same_hardware_and_its_own_identity(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["vms", "runningvms", "ostypes", "cpu-profiles", "hdds", "dvds", "floppies", "hostinfo", "hddbackends"]
+    "what",
+    [
+        *("vms", "runningvms", "ostypes", "cpu-profiles", "hdds", "dvds", "floppies", "hostinfo", "hddbackends"),
+        *("bridgedifs", "intnets", "systemproperties"),
+    ],
 )
 def test_lists(cli: Cli, what: str) -> None:
     cli.ok("createvm", "--name", "S", "--register")
@@ -130,6 +136,13 @@ def test_media(cli: Cli) -> None:
     cli.ok("closemedium", "disk", "a.vmdk", "--delete")
     assert not Path("a.vmdk").exists()
     assert sorted(each.name for each in Path().iterdir()) == ["b.qcow2"]
+
+
+def test_a_raw_file_becomes_an_image(cli: Cli) -> None:
+    Path("raw").write_bytes(b"QFI\xfb".ljust(1 << 20, b"\1"))  # only looks like QCOW2
+    cli.ok("convertfromraw", "raw", "d.vdi", "--format", "VDI")
+    cli.ok("clonehd", "d.vdi", "again", "--format", "RAW")
+    assert Path("again").read_bytes() == Path("raw").read_bytes()
 
 
 def test_converting_an_attached_image_changes_its_vms(cli: Cli) -> None:
@@ -198,7 +211,14 @@ def test_every_device_of_virtualbox(cli: Cli) -> None:
     assert (vm.nic(2).bridge, vm.nic(2).model, vm.nic(3).network) == ("br0", "Am79C970A", "lab")
     cli.ok("createhd", "--filename", "f.img", "--sizebyte", "1474560", "--format", "RAW")
     cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--type", "fdd", "--medium", "f.img")
-    assert '"floppy-0-0"' in cli.ok("showvminfo", "S", "--machinereadable")
+    shown = cli.ok("showvminfo", "S", "--machinereadable").splitlines()
+    assert any(line.startswith('"floppy-0-0"=') for line in shown)
+    for line in (
+        *('usb="on"', 'ehci="on"', 'xhci="off"', 'hidpointing="usbtablet"', 'hidkeyboard="ps2kbd"', 'audio="null"'),
+        *('nic1="nat"', 'natnet1="nat"', 'bridgeadapter2="br0"', 'cableconnected2="off"', 'nic3="intnet"', 'intnet3="lab"'),
+    ):
+        assert line in shown, line
+    assert "lab" in cli.ok("list", "intnets")
     cli.ok("storageattach", "S", "--storagectl", "floppy", "--device", "0", "--medium", "emptydrive")
 
 
