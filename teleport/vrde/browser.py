@@ -196,7 +196,7 @@ class BrowserConsole:
         client = f"{_address(connection)} (browser)"
         transport = connection.transport
         session = self._context.sessions.admit(
-            client=client, user=ticket.user, screen=ticket.screen, protection="TLS", close=transport.abort
+            client=client, user=ticket.user, screen=ticket.screen, protection="TLS", close=lambda _: transport.abort()
         )
         if session is None:
             await connection.close(1008, "another viewer is connected")

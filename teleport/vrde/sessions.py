@@ -4,8 +4,16 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from teleport.machines.vrde import VrdeSettings
+
+
+class Ending(Enum):
+    """Why a session is ended from this side, as far as a viewer can be told."""
+
+    TAKEN_OVER = "another viewer has taken over"
+    ENDED_HERE = "ended by who runs the display"
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,14 @@ class Sessions:
         self.settings = settings
         self._note = note
         self._numbers = itertools.count(1)
-        self._open: dict[int, tuple[Session, Callable[[], None]]] = {}
+        self._open: dict[int, tuple[Session, Callable[[Ending], None]]] = {}
 
     def all(self) -> tuple[Session, ...]:
         """Who is connected, oldest first."""
         return tuple(session for session, _ in self._open.values())
 
-    def admit(self, *, client: str, user: str, screen: int, protection: str, close: Callable[[], None]) -> Session | None:
-        """Lets a viewer in, ending the others where it takes over; None when it is refused. `close` must end it at once."""
+    def admit(self, *, client: str, user: str, screen: int, protection: str, close: Callable[[Ending], None]) -> Session | None:
+        """Lets a viewer in, ending the others where it takes over; None when it is refused. `close` must end it without waiting."""
         others = self.all()
         if others and not self.settings.multi_connection:
             if not self.settings.reuse_connection:
@@ -44,7 +52,7 @@ class Sessions:
                 return None
             for other in others:
                 self._note(f"client {client} takes over from {other.client}")
-                self.end(other.identifier)
+                self.end(other.identifier, Ending.TAKEN_OVER)
         session = Session(next(self._numbers), client, user, screen, time.time(), protection)
         self._open[session.identifier] = session, close
         self._note(f"client {client} connected (user {user[:64]!r}, screen {screen}, {protection})")
@@ -56,13 +64,13 @@ class Sessions:
             seconds = time.time() - session.since
             self._note(f"client {session.client} disconnected after {seconds:.1f} s")
 
-    def end(self, identifier: int) -> bool:
+    def end(self, identifier: int, why: Ending = Ending.ENDED_HERE) -> bool:
         """Ends one session; False when there is none of that number."""
         if identifier not in self._open:
             return False
         session, close = self._open[identifier]
         self.left(session)
-        close()
+        close(why)
         return True
 
     def end_all(self) -> None:

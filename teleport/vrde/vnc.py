@@ -72,7 +72,11 @@ class VncServer:
                 return False
             self._context.throttle.allowed(address)
             session = self._context.sessions.admit(
-                client=client, user="", screen=SCREEN, protection=self.details()["security"], close=writer.transport.abort
+                client=client,
+                user="",
+                screen=SCREEN,
+                protection=self.details()["security"],
+                close=lambda _: writer.transport.abort(),
             )
             return session is not None
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from teleport.vrde import endpoint, rfb
 from teleport.vrde.passage import Passage
 from teleport.vrde.rdp import conference, pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
-from teleport.vrde.rdp.pdu import ConnectionRequest, FrameReader, RdpError, SendData
+from teleport.vrde.rdp.pdu import ConnectionRequest, FrameFollower, FrameReader, RdpError, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
 from teleport.vrde.rfb import Encoding, Rectangle, ServerKind
 from tests.fakes.rfb_server import ServerMessage, server_message
@@ -103,6 +104,24 @@ def test_frames(parts):
         assert pdu.frame_length(frame) == len(frame)
 
 
+@given(pieces)
+def test_a_followed_stream_is_between_two_pdus_where_a_reader_has_no_rest(parts):
+    reader, follower = FrameReader(), FrameFollower()
+    for part in parts:
+        try:
+            reader.feed(part)
+        except RdpError:
+            with pytest.raises(RdpError):
+                follower.feed(part)
+            return
+        follower.feed(part)
+        rest = reader._buffer
+        assert bool(follower.missing_bytes) == bool(rest)
+        length = pdu.frame_length(rest[:4]) if rest else None
+        if length is not None:
+            assert follower.missing_bytes == length - len(rest)
+
+
 tpkts = st.one_of(
     st.binary(max_size=200),
     st.builds(pdu.tpkt, st.binary(min_size=3, max_size=200)),
@@ -116,7 +135,7 @@ tpkts = st.one_of(
 
 @given(tpkts)
 def test_rdp_pdus(data):
-    for parse in (ConnectionRequest.parse, SendData.parse, conference.take_security_offer):
+    for parse in (ConnectionRequest.parse, SendData.parse, conference.take_security_offer, conference.knows_error_info):
         with contextlib.suppress(RdpError):
             parse(data)
     with contextlib.suppress(RdpError):
@@ -135,6 +154,7 @@ def test_rdp_pdus(data):
 def test_connect_pdus_with_blocks(before, blocks):
     for key, parse in (
         (b"Duca", conference.take_security_offer),
+        (b"Duca", conference.knows_error_info),
         (b"McDn", lambda d: conference.for_viewer(d, security=b"s")),
     ):
         data = pdu.tpkt(b"\x02\xf0\x80\x7f\x66" + before + key + bytes((0x80, len(blocks) & 0xFF)) + blocks)

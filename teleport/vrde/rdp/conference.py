@@ -8,7 +8,9 @@ import struct
 
 from teleport.vrde.rdp.pdu import RdpError, tpkt
 
-CS_SECURITY, SC_CORE, SC_SECURITY = 0xC002, 0x0C01, 0x0C02
+CS_CORE, CS_SECURITY, SC_CORE, SC_SECURITY = 0xC001, 0xC002, 0x0C01, 0x0C02
+SUPPORT_ERROR_INFO = 0x1  # of earlyCapabilityFlags (2.2.1.3.2)
+_EARLY_CAPABILITIES_AT = 140  # in TS_UD_CS_CORE, without its head
 _X224_DATA = b"\x02\xf0\x80"
 
 
@@ -30,6 +32,14 @@ def _blocks(data: bytes) -> list[tuple[int, bytes]]:
         blocks.append((kind, data[at + 4 : at + length]))
         at += length
     return blocks
+
+
+def knows_error_info(connect_initial: bytes) -> bool:
+    """Whether the viewer understands the Set Error Info PDU. Raises RdpError."""
+    _, at = _blocks_at(connect_initial, b"Duca")
+    core = next((data for kind, data in _blocks(connect_initial[at:]) if kind == CS_CORE), b"")
+    flags = core[_EARLY_CAPABILITIES_AT : _EARLY_CAPABILITIES_AT + 2]
+    return bool(int.from_bytes(flags, "little") & SUPPORT_ERROR_INFO)
 
 
 def take_security_offer(connect_initial: bytes) -> tuple[bytes, int]:

@@ -12,7 +12,7 @@ Every function takes whole PDUs and raises RdpError when they are not what they 
 
 import struct
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 
 TPKT_HEAD_BYTES = 4
 SEND_DATA_REQUEST, SEND_DATA_INDICATION = 0x64, 0x68
@@ -64,6 +64,34 @@ def _at_least(length: int, least: int) -> int:
     if length < least:
         raise RdpError("a fast-path PDU shorter than its head")
     return length
+
+
+class FrameFollower:
+    """Follows a stream that is passed on as it comes: where a PDU ends, something else may be put in."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the stream. Raises RdpError."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+                at += step
+                continue
+            self._head.append(data[at])
+            at += 1
+            if (length := frame_length(self._head)) is not None:
+                self._left = length - len(self._head)
+                self._head.clear()
+
+    @property
+    def missing_bytes(self) -> int:
+        """At least so many are to come before the PDU under way ends; 0 between two."""
+        return self._left or int(bool(self._head))
 
 
 class FrameReader:
@@ -171,3 +199,24 @@ class SendData:
             raise RdpError("an MCS payload of more than 32 KiB")
         length = struct.pack(">H", 0x8000 | len(self.payload))
         return tpkt(_X224_DATA + self.head + length + self.payload)
+
+
+class ErrorInfo(IntEnum):
+    """errorInfo of TS_SET_ERROR_INFO_PDU (2.2.5.1.1): what viewers say about the end of their session."""
+
+    ENDED_BY_ADMINISTRATOR = 0x1  # ERRINFO_RPC_INITIATED_DISCONNECT
+    ANOTHER_CONNECTION = 0x5  # ERRINFO_DISCONNECTED_BY_OTHERCONNECTION
+    DENIED = 0x7  # ERRINFO_SERVER_DENIED_CONNECTION
+
+
+_SHARE_ID = 0x103EA  # xrdp's
+_SERVER_CHANNEL, _IO_CHANNEL = 1002, 1003
+DISCONNECT = tpkt(_X224_DATA + b"\x20\x80")  # MCS disconnect provider ultimatum, reason rn-provider-initiated (T.125, 7)
+
+
+def error_info(error: ErrorInfo) -> bytes:
+    """Set Error Info PDU (2.2.5.1): says why, before `DISCONNECT`; for viewers that know it (RNS_UD_CS_SUPPORT_ERRINFO_PDU)."""
+    data = struct.pack("<IBBHBBHI", _SHARE_ID, 0, 1, 8, 0x2F, 0, 0, error)  # share data header 2.2.8.1.1.1.2
+    payload = struct.pack("<HHH", 6 + len(data), 0x17, _SERVER_CHANNEL) + data
+    head = struct.pack(">BHHB", SEND_DATA_INDICATION, _SERVER_CHANNEL - 1001, _IO_CHANNEL, 0x70)
+    return SendData(head, payload).pack()

@@ -18,12 +18,12 @@ Until a viewer is let in everything about it is bounded: 30 s, one PDU of memory
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from teleport.errors import TeleportError
 from teleport.machines.vrde import SecurityMethod, VrdeSettings
@@ -33,11 +33,13 @@ from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
 from teleport.vrde.login import Login
 from teleport.vrde.rdp import channels, conference, pdu
+from teleport.vrde.rdp.link import FAREWELL_SECONDS, Link, read_pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
-from teleport.vrde.rdp.pdu import ConnectionRequest, Protocol, RdpError, Refusal, SendData
+from teleport.vrde.rdp.pdu import ConnectionRequest, ErrorInfo, Protocol, RdpError, Refusal, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
 from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
-from teleport.vrde.streams import first_to_end, peer_of, pipe
+from teleport.vrde.sessions import Ending
+from teleport.vrde.streams import first_to_end, peer_of
 from teleport.vrde.usb_frames import Claim
 
 LOGON_SECONDS = 30
@@ -45,68 +47,13 @@ FIRST_PDU_SECONDS = 10
 MOST_PENDING = 32
 MOST_LOGON_PDUS = 64
 RESTART_SECONDS = 1.0
+_WORDS = {Ending.TAKEN_OVER: ErrorInfo.ANOTHER_CONNECTION, Ending.ENDED_HERE: ErrorInfo.ENDED_BY_ADMINISTRATOR}
 
 log = logging.getLogger("teleport.vrde.rdp")
 
 
 class _RefusedError(Exception):
     """The viewer may not come in; the text says why, for the log."""
-
-
-async def read_pdu(reader: asyncio.StreamReader) -> bytes:
-    """One whole PDU. Raises RdpError, IncompleteReadError, OSError."""
-    data = await reader.readexactly(2)
-    while (length := pdu.frame_length(data)) is None:
-        data += await reader.readexactly(1)
-    return data + await reader.readexactly(length - len(data))
-
-
-@dataclass
-class _Link:
-    """A viewer and its xrdp."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    back_reader: asyncio.StreamReader
-    back_writer: asyncio.StreamWriter
-    security: StandardSecurity | None
-    protection: str
-    answers: asyncio.Task[None] | None = None  # to_viewer, from the first answer on: cancelling it could cut a PDU in two
-
-    async def close(self) -> None:
-        """Ends xrdp's side."""
-        self.back_writer.close()
-        if self.answers:
-            self.answers.cancel()
-            await asyncio.gather(self.answers, return_exceptions=True)
-
-    async def to_viewer(self) -> None:
-        """xrdp's bytes to the viewer, to their end."""
-        if self.security is None:
-            await pipe(self.back_reader, self.writer)
-            return
-        while True:
-            self.writer.write(self.security.from_server(await read_pdu(self.back_reader)))
-            await self.writer.drain()
-
-    async def to_xrdp(self) -> None:
-        """The viewer's bytes to xrdp, to their end."""
-        if self.security is None:
-            await pipe(self.reader, self.back_writer)
-            return
-        while True:
-            recoded = self.security.from_viewer(await read_pdu(self.reader))
-            if recoded is not None:
-                self.back_writer.write(recoded)
-                await self.back_writer.drain()
-
-    async def next_for_xrdp(self) -> bytes:
-        """The viewer's next PDU as xrdp is to get it."""
-        while True:
-            data = await read_pdu(self.reader)
-            recoded = self.security.from_viewer(data) if self.security else data
-            if recoded is not None:
-                return recoded
 
 
 def _protection(settings: VrdeSettings) -> dict[str, str]:
@@ -127,6 +74,7 @@ class RdpServer:
         self._addresses: tuple[ScreenAddress, ...] = ()
         self._pending = 0
         self._connections: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()  # of the connections: those that are saying why they end
         self._certificate: certificate.Certificate | None = None
         self._server_key: ServerKey | None = None
 
@@ -161,6 +109,8 @@ class RdpServer:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=2 * FAREWELL_SECONDS)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -247,6 +197,7 @@ class RdpServer:
             writer.transport.abort() if writer.is_closing() else writer.close()
             if task:
                 self._connections.discard(task)
+                self._leaving.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address, client = peer_of(writer)
@@ -255,7 +206,7 @@ class RdpServer:
         connection: socket.socket = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a half-open connection ends some day
         self._pending += 1
-        link: _Link | None = None
+        link: Link | None = None
         claim: Claim | None = None
         try:
             try:
@@ -265,7 +216,6 @@ class RdpServer:
                         claim = await self._admit_usb(reader, writer)
                     else:
                         link = await self._negotiate(request, reader, writer)
-                        link.answers = asyncio.create_task(link.to_viewer())
                         logon, rewritten = await self._log_on(link, address)
             except TimeoutError as error:
                 raise _RefusedError(f"no login within {LOGON_SECONDS} s") from error
@@ -275,21 +225,28 @@ class RdpServer:
                 if claim and self._context.usb:
                     await self._context.usb.serve(reader, writer, claim)
                 return
-            assert link.answers  # there since its login
             session = self._sessions.admit(
                 client=client, user=logon.user, screen=logon.screen, protection=link.protection,
-                close=writer.transport.abort,
+                close=functools.partial(self._end, link, asyncio.current_task()),
             )  # fmt: skip
             if session is None:
+                await link.say_farewell(ErrorInfo.DENIED)
                 return
             try:
                 link.back_writer.write(rewritten)
-                await first_to_end(link.to_xrdp(), link.answers)
+                await first_to_end(link.to_xrdp(), link.answers, link.ended())
+                await link.say_farewell()
             finally:
                 self._sessions.left(session)
         finally:
             if link:
                 await link.close()
+
+    def _end(self, link: Link, serving: asyncio.Task[None] | None, why: Ending) -> None:
+        """Ends a session from here; `stop` waits until its viewer was told."""
+        if serving:
+            self._leaving.add(serving)
+        link.end(_WORDS[why])
 
     async def _request(self, reader: asyncio.StreamReader) -> ConnectionRequest:
         try:
@@ -305,7 +262,7 @@ class RdpServer:
         except TeleportError as error:
             raise _RefusedError(str(error)) from error
 
-    async def _negotiate(self, request: ConnectionRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
+    async def _negotiate(self, request: ConnectionRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Link:
         """X.224's answer, up to the chosen protection."""
         method = self._settings.security
         tls = bool(request.protocols & Protocol.TLS) and method is not SecurityMethod.RDP
@@ -323,25 +280,30 @@ class RdpServer:
                 writer.write(pdu.confirm(Protocol.TLS))
                 await writer.drain()
                 await writer.start_tls(self._certificate.context)
-                back_writer.write(conference.take_security_offer(await read_pdu(reader))[0])  # TLS is all there is
+                initial = await read_pdu(reader)
+                back_writer.write(conference.take_security_offer(initial)[0])  # TLS is all there is
                 writer.write(conference.for_viewer(await read_pdu(back_reader), requested=request.protocols))
                 version = writer.get_extra_info("ssl_object").version()
-                return _Link(reader, writer, back_reader, back_writer, None, version)
+                return Link((reader, writer), (back_reader, back_writer), security=None, protection=version, initial=initial)
             if self._server_key is None:
                 raise _RefusedError("Standard RDP Security is switched off")
             writer.write(pdu.confirm(Protocol.RDP) if request.negotiates else pdu.CONFIRM_WITHOUT_NEGOTIATION)
             security = StandardSecurity(self._server_key)
-            initial, offered = conference.take_security_offer(await read_pdu(reader))
+            initial = await read_pdu(reader)
+            for_xrdp, offered = conference.take_security_offer(initial)
             data = security.choose(offered)
-            back_writer.write(initial)
+            back_writer.write(for_xrdp)
             requested = request.protocols if request.negotiates else None
             writer.write(conference.for_viewer(await read_pdu(back_reader), requested=requested, security=data))
-            return _Link(reader, writer, back_reader, back_writer, security, "Standard RDP Security")
+            return Link(
+                (reader, writer), (back_reader, back_writer), security=security, protection="Standard RDP Security",
+                initial=initial,
+            )  # fmt: skip
         except BaseException:
             back_writer.close()
             raise
 
-    async def _log_on(self, link: _Link, address: str) -> tuple[Logon, bytes]:
+    async def _log_on(self, link: Link, address: str) -> tuple[Logon, bytes]:
         """Passes PDUs on up to the Client Info, and decides. Raises _RefusedError."""
         for _ in range(MOST_LOGON_PDUS):
             data = await link.next_for_xrdp()
@@ -354,8 +316,10 @@ class RdpServer:
         info = ClientInfo.parse(sent.payload)
         logon = Logon.of(info)
         if logon.screen > len(self._screens):
+            await link.say_farewell(ErrorInfo.DENIED)
             raise _RefusedError(f"the guest has no screen @{logon.screen}")
         login = Login(logon.user, logon.password, logon.domain, address)
         if not await self._context.throttle.decide(self._context.authenticator, login):
+            await link.say_farewell(ErrorInfo.DENIED)
             raise _RefusedError(f"wrong user or password (user {logon.user[:64]!r})")
         return logon, SendData(sent.head, info.for_xrdp(logon.screen).pack()).pack()

@@ -39,6 +39,7 @@ def test_a_wrong_password_is_refused_and_stays_out_of_the_log(security, short_fo
         front, status = await desk.front(simple(), guest.vnc)
         wrong = desk.viewer(xfreerdp(status["port"], security=security, password="hunter2"))
         await refused(desk, wrong, "wrong user or password (user 'john')")
+        assert "The server denied the connection" in wrong.words()
         stranger = desk.viewer(xfreerdp(status["port"], security=security, user="jane"))
         await refused(desk, stranger, "wrong user or password (user 'jane')")
         assert not (await front.status())["sessions"]
@@ -132,6 +133,7 @@ def test_a_second_viewer_is_refused_or_takes_over(short_folder):
         await second.x.shows_guest()
         await until(lambda: first.process.poll() is not None, what="the first viewer's end")
         assert "takes over" in desk.front_log()
+        assert "ERRINFO_DISCONNECTED_BY_OTHER_CONNECTION" in first.words(), first.words()
         await front.update(settings(vrdemulticon="on"))
         third = desk.viewer(rdesktop(status["port"]), stdin=b"yes\n")
         await third.x.shows_guest()
@@ -143,7 +145,15 @@ def test_a_second_viewer_is_refused_or_takes_over(short_folder):
         assert len(sessions) == 2
         assert (await front.ask("disconnect", session=sessions[0]["identifier"]))["ended"]
         await until(lambda: second.process.poll() is not None, what="the disconnected viewer's end")
+        assert "ERRINFO_RPC_INITIATED_DISCONNECT" in second.words(), second.words()
         await third.x.moves()
+        old = desk.viewer(xfreerdp(status["port"], security="rdp"))
+        await old.x.shows_guest()
+        await front.stop("the guest has left")
+        for viewer in (third, old):
+            await until(lambda: viewer.process.poll() is not None, what="a viewer's end")  # noqa: B023  # awaited within the loop
+        assert "ERRINFO_RPC_INITIATED_DISCONNECT" in old.words(), old.words()
+        assert "Administrator initiated disconnect" in third.words(), third.words()
 
     asyncio.run(at(short_folder, body))
 
