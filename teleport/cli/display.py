@@ -1,6 +1,7 @@
 """The remote display from the command line's side: telling a running VM's about other settings, and where viewers find it."""
 
 import json
+import shlex
 import shutil
 import socket
 from collections.abc import Mapping
@@ -76,6 +77,6 @@ def viewers_address(vm: StoredVm, live: LiveState) -> tuple[str, int]:
     port = int(live.details.get("vrdeport", 0))
     if port <= 0:
         why = str(live.details.get("vrdeproblem", "")) or f"the remote display of VM {vm.name!r} is off"
-        raise StateError("console", why, f"teleport controlvm {vm.name!r} vrde on")
+        raise StateError("console", why, f"teleport controlvm {shlex.quote(vm.name)} vrde on")
     address = str(live.details.get("vrdeaddress", ""))
     return (socket.gethostname() if address in _EVERYWHERE else address), port

@@ -1,7 +1,7 @@
 """What VBoxManage's grammar has and click's has not: options with one dash, options of several words, words in any order."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from teleport.errors import UsageError
 
 # Joins the words of one use of an option on their way through click; no terminal can send it within a word.
 SEPARATOR = "\x1f"
+VM = "vm"  # the argument that names one
 WordCount = Callable[[Sequence[str]], int]
 
 
@@ -45,14 +46,15 @@ class Verb(click.Command):
         self, ctx: click.Context, args: Sequence[str], uses: list[tuple[str, tuple[str, ...]]]
     ) -> Iterator[str]:
         known = {flag: each for each in self.get_params(ctx) if isinstance(each, click.Option) for flag in each.opts}
-        at = 0
+        at = 1 if args and any(each.name == VM for each in self.params) and names_a_vm(args[0], known) else 0
+        words, behind_dashes = list(args[:at]), at > 0  # what is no option; behind "--" it may begin with a dash
         while at < len(args):
             word = args[at]
             at += 1
             if word == "--":
-                yield word
-                yield from args[at:]
-                return
+                words += args[at:]
+                behind_dashes = True
+                break
             flag, equals, value = word.partition("=")
             if flag.startswith("-") and not flag.startswith("--") and f"-{flag}" in known:
                 flag = f"-{flag}"
@@ -60,7 +62,7 @@ class Verb(click.Command):
             if option is None:
                 if flag.startswith("--"):
                     self._refuse(flag, known)
-                yield word
+                words.append(word)
                 continue
             if option.is_flag:
                 uses.append((flag, ()))
@@ -78,6 +80,7 @@ class Verb(click.Command):
                 yield SEPARATOR.join(values)
             else:
                 yield from values
+        yield from ("--", *words) if behind_dashes else words
 
     def _refuse(self, flag: str, known: dict[str, click.Option]) -> None:
         """Raises for an option that this command doesn't have, with what was meant."""
@@ -140,6 +143,16 @@ def complete_vm(_: click.Context, __: click.Parameter, incomplete: str) -> list[
     return [CompletionItem(each.name) for each in store().all() if each.name.startswith(incomplete)]
 
 
-def vm_argument(name: str = "vm") -> Callable[[Any], Any]:
+def names_a_vm(word: str, options: Container[str]) -> bool:
+    """Whether a verb's first word, which looks like an option, is none and the name of a VM."""
+    flag = word.partition("=")[0]
+    if not word.startswith("-") or word == "--" or flag in options or f"-{flag}" in options:
+        return False
+    from teleport.cli.home import store  # noqa: PLC0415 - for such a word alone
+
+    return any(each.name == word for each in store().all())
+
+
+def vm_argument() -> Callable[[Any], Any]:
     """The VM that a verb is about, by name or UUID."""
-    return click.argument(name, metavar="NAME|UUID", shell_complete=complete_vm)
+    return click.argument(VM, metavar="NAME|UUID", shell_complete=complete_vm)

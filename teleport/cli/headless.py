@@ -1,5 +1,6 @@
 """`teleport-headless --startvm NAME`: the runner in the foreground, as VBoxHeadless (and, before, VBoxVRDP) was."""
 
+import shlex
 import subprocess
 import sys
 
@@ -33,7 +34,9 @@ def headless(*, vm: str, vrde: str, take_over: bool, insecure: bool) -> int:
     home = store()
     found = home.find(vm)
     if not lock_is_free(found.paths):
-        raise BusyError("teleport-headless", f"VM {found.name!r} runs already", f"teleport controlvm {found.name!r} poweroff")
+        raise BusyError(
+            "teleport-headless", f"VM {found.name!r} runs already", f"teleport controlvm {shlex.quote(found.name)} poweroff"
+        )
     forget_startup_error(found.paths)
     command = runner_command(found, home.home, insecure=insecure, take_over=take_over, foreground=True, vrde=vrde.lower())
     runner = subprocess.Popen(command)

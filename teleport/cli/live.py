@@ -5,6 +5,7 @@ state says `saved`, a state at rest stays, and any other one was cut off: `abort
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -96,12 +97,14 @@ def require_at_rest(paths: VmPaths, name: str, what: str) -> None:
     """Raises StateError when the VM runs or waits, or has a saved state that a change would spoil."""
     now = live_state(paths, name)
     if not now.at_rest:
-        raise StateError(what, f"the VM {name!r} is {now.state.value}", f"`teleport controlvm {name} poweroff` first")
+        raise StateError(
+            what, f"the VM {name!r} is {now.state.value}", f"`teleport controlvm {shlex.quote(name)} poweroff` first"
+        )
     if now.state is VmState.SAVED:
         raise StateError(
             what,
             f"the VM {name!r} has a saved state, which needs the machine as it is",
-            f"`teleport startvm {name}` goes on from it, `teleport discardstate {name}` drops it",
+            f"`teleport startvm {shlex.quote(name)}` goes on from it, `teleport discardstate {shlex.quote(name)}` drops it",
         )
 
 

@@ -1,5 +1,6 @@
 """What the verbs about images share: words for kinds and formats, and who uses an image."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -55,6 +56,6 @@ def warn_of_format(path: Path, image_format: str) -> None:
         word = media.format_word(image_format)
         click.echo(
             f"teleport: warning: QEMU cannot teleport a VM that writes to {word}: "
-            f"`teleport modifymedium {path} --format QCOW2` converts it",
+            f"`teleport modifymedium {shlex.quote(str(path))} --format QCOW2` converts it",
             err=True,
         )

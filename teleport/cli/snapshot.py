@@ -1,5 +1,7 @@
 """`snapshot NAME take|restore|restorecurrent|delete|list`: while the VM is off."""
 
+import shlex
+
 import click
 
 from teleport.cli.controlvm.group import VmGroup
@@ -19,7 +21,7 @@ def _opened(vm: StoredVm, what: str) -> Snapshots:
         raise StateError(
             f"snapshot {what}",
             f"the VM {vm.name!r} is {now.state.value}, and a snapshot is made of a VM that is off",
-            f"`teleport controlvm {vm.name} poweroff`, or shut it down, first",
+            f"`teleport controlvm {shlex.quote(vm.name)} poweroff`, or shut it down, first",
         )
     require_at_rest(vm.paths, vm.name, f"snapshot {what}")
     return Snapshots(store(), vm)

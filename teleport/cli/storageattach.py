@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -211,6 +212,6 @@ def _warn_of_format(place: str, info: media.MediumInfo, kind: str) -> None:
         word = media.format_word(info.format)
         click.echo(
             f"teleport: warning: {place} is {word}, and QEMU cannot teleport a VM that writes to {word}: "
-            f"`teleport modifymedium {place} --format QCOW2` converts it",
+            f"`teleport modifymedium {shlex.quote(place)} --format QCOW2` converts it",
             err=True,
         )

@@ -1,5 +1,7 @@
 """`unregistervm`: takes a VM off the list, and deletes it on demand."""
 
+import shlex
+
 import click
 
 from teleport.cli.display import end_left_display
@@ -22,7 +24,7 @@ def command(*, vm: str, delete: bool) -> None:
         raise StateError(
             f"unregistervm --delete {found.name!r}",
             f"it has snapshots, whose disks would be left without their tree: {', '.join(names)}",
-            f"`teleport snapshot {found.name} delete` them first",
+            f"`teleport snapshot {shlex.quote(found.name)} delete` them first",
         )
     end_left_display(found.paths, found.name)
     home.unregister(found, delete=delete)

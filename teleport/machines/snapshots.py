@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import time
 import uuid
 from collections.abc import Mapping
@@ -267,7 +268,7 @@ class Snapshots:
                 raise UsageError(
                     f"snapshot of {each.medium}",
                     "only disks in QCOW2 files can have snapshots here",
-                    f"teleport modifymedium disk {each.medium} --format QCOW2 converts a file",
+                    f"teleport modifymedium disk {shlex.quote(each.medium)} --format QCOW2 converts a file",
                 )
             media.require_unused(Path(each.medium), each.format)
         return tuple(each.medium for each in disks)

@@ -16,6 +16,7 @@ A display that cannot start never keeps the VM from running: why is in `problem`
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 import socket
 from collections.abc import Callable
@@ -198,7 +199,7 @@ class Display:
             raise StateError(
                 "console",
                 self.problem or f"the remote display of VM {self._name!r} is off",
-                f"teleport controlvm {self._name!r} vrde on",
+                f"teleport controlvm {shlex.quote(self._name)} vrde on",
             )
         return dict(await self._front.console(address=address, port=port, screen=screen))
 

@@ -1,5 +1,6 @@
 """The control API, asked: simple and synchronous, for the command line."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class ControlClient:
     def __init__(self, path: Path, *, vm_name: str) -> None:
         self._vm_name = vm_name
         if not path.exists():
-            raise StateError(f"VM {vm_name!r}", "is not running", f"teleport startvm {vm_name!r}")
+            raise StateError(f"VM {vm_name!r}", "is not running", f"teleport startvm {shlex.quote(vm_name)}")
         self._channel = grpc.insecure_channel(f"unix:{path.resolve()}", options=CHANNEL_OPTIONS)
         self._stub = control_grpc.ControlStub(self._channel)
 

@@ -13,6 +13,8 @@ from tests.harness.host import Host
 pytestmark = pytest.mark.qemu
 
 RESCUE = REPOSITORY / ".cache/rescue"
+# What a name may be: 300 characters, a leading dash, a slash, an umlaut, an emoji, words for a shell.
+ODD = "-ü/😀 $(reboot) '\"\\ ".ljust(300, "ß")
 
 
 def _shows_grubs_menu(host: Host, picture: Path) -> bool:
@@ -37,14 +39,14 @@ def _wait_for_menu(host: Host, picture: Path) -> None:
 
 def test_a_cd_boots_and_the_machine_moves(home: Home, second_home: Home, shared_folder: Path, tmp_path: Path) -> None:
     disk, iso = shared_folder / "WinXP.vdi", RESCUE / "grub-rescue-cdrom.iso"
-    source, target = Host("Windows XP", home), Host("Windows XP", second_home)
+    source, target = Host("Windows XP", home), Host(ODD, second_home)
     for host in (source, target):
-        host.run("createvm", "--name", "Windows XP", "--ostype", "WindowsXP", "--register")
-        host.run("modifyvm", "Windows XP", "--memory", "256", "--acpi", "on", "--boot1", "dvd", "--nic1", "nat")
+        host.run("createvm", "--name", host.name, "--ostype", "WindowsXP", "--register")
+        host.run("modifyvm", host.name, "--memory", "256", "--acpi", "on", "--boot1", "dvd", "--nic1", "nat")
         if not disk.exists():
             host.run("createhd", "--filename", disk, "--size", "10000")
-        host.run("storagectl", "Windows XP", "--name", "IDE Controller", "--add", "ide", "--controller", "PIIX4")
-        attach = ("storageattach", "Windows XP", "--storagectl", "IDE Controller", "--port", "0")
+        host.run("storagectl", host.name, "--name", "IDE Controller", "--add", "ide", "--controller", "PIIX4")
+        attach = ("storageattach", host.name, "--storagectl", "IDE Controller", "--port", "0")
         host.run(*attach, "--device", "0", "--type", "hdd", "--medium", disk)
         host.run(*attach, "--device", "1", "--type", "dvddrive", "--medium", iso)
     source.start()
@@ -57,17 +59,19 @@ def test_a_cd_boots_and_the_machine_moves(home: Home, second_home: Home, shared_
     target.run("controlvm", target.name, "resume")
     assert target.state == "running"
     target.run("controlvm", target.name, "poweroff")
+    target.run("unregistervm", target.name, "--delete")
+    assert list((second_home.folder / "machines").iterdir()) == []
 
 
 @pytest.mark.parametrize("chipset", ["piix3", "ich9"])
 def test_a_floppy_boots(home: Home, tmp_path: Path, chipset: str) -> None:
-    host = Host("S", home)
-    host.run("createvm", "--name", "S", "--ostype", "DOS", "--register")
-    host.run("modifyvm", "S", "--chipset", chipset, "--boot1", "floppy", "--boot2", "none", "--boot3", "none")
+    host = Host("-rf", home)
+    host.run("createvm", "--name", "-rf", "--ostype", "DOS", "--register")
+    host.run("modifyvm", "-rf", "--chipset", chipset, "--boot1", "floppy", "--boot2", "none", "--boot3", "none")
     floppy = tmp_path / "floppy.img"
     floppy.write_bytes((RESCUE / "grub-rescue-floppy.img").read_bytes().ljust(1474560, b"\0"))
-    host.run("storagectl", "S", "--name", "Floppy", "--add", "floppy", "--controller", "I82078")
-    host.run("storageattach", "S", "--storagectl", "Floppy", "--device", "0", "--type", "fdd", "--medium", floppy)
+    host.run("storagectl", "-rf", "--name", "Floppy", "--add", "floppy", "--controller", "I82078")
+    host.run("storageattach", "-rf", "--storagectl", "Floppy", "--device", "0", "--type", "fdd", "--medium", floppy)
     host.start()
     _wait_for_menu(host, tmp_path / "screen.png")
-    host.run("controlvm", "S", "poweroff")
+    host.run("controlvm", "-rf", "poweroff")

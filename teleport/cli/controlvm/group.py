@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from teleport.cli.grammar import complete_vm
+from teleport.cli.grammar import VM, complete_vm, names_a_vm
 from teleport.cli.home import store
 from teleport.errors import UsageError
 
@@ -20,7 +20,7 @@ class VmGroup(click.Group):
     ) -> None:
         super().__init__(name, **more)
         self.refused = refused  # verbs of VirtualBox that we don't take, and why
-        self.params.append(click.Argument(["vm"], metavar="NAME|UUID", shell_complete=complete_vm))
+        self.params.append(click.Argument([VM], metavar="NAME|UUID", shell_complete=complete_vm))
         for each in commands:
             self.add_command(each)
 
@@ -31,9 +31,14 @@ class VmGroup(click.Group):
             f"{name} to {last[name[:-1]]}" if name[-1] == "1" else name for name in self.commands if name[-1] not in "23456789"
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A VM's name may begin with a dash."""
+        known = [flag for each in self.get_params(ctx) for flag in each.opts]
+        return super().parse_args(ctx, ["--", *args] if args and names_a_vm(args[0], known) else args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Finds the VM, then does as any group."""
-        ctx.obj = store().find(ctx.params["vm"])
+        ctx.obj = store().find(ctx.params[VM])
         return super().invoke(ctx)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

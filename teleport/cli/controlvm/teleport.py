@@ -1,6 +1,7 @@
 """`controlvm N teleport`: moves the running guest to where another VM waits for it."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def _follow(events: Iterator[Progress | str | Outcome | TeleportError], shown: S
 
 def _finish(vm: StoredVm, end: Outcome, *, as_json: bool) -> int:
     if end.kind is OutcomeKind.IN_DOUBT:
-        raise InDoubtError("teleport", end.message, f"the paused copy is kept; teleport resolve {vm.name!r}")
+        raise InDoubtError("teleport", end.message, f"the paused copy is kept; teleport resolve {shlex.quote(vm.name)}")
     if end.kind is OutcomeKind.MOVED:
         wait_over(vm)
     if as_json:

@@ -1,12 +1,14 @@
 """The manual's chapter 7.1.3, line by line."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from teleport.machines.text import parse_definition
 from tests.unit.cli.run_cli import Cli
+from tests.unit.machines.test_store import ODD_NAMES
 
 
 def test_step_by_step(cli: Cli) -> None:
@@ -53,6 +55,25 @@ def test_options_take_words_that_look_like_options(cli: Cli) -> None:
     cli.ok("createvm", "--name", "-rf", "--register")
     cli.ok("modifyvm", "--description", "--nic1", "--", "-rf")
     assert cli.store.find("-rf").definition.description == "--nic1"
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_every_verb_takes_any_name(cli: Cli, name: str) -> None:
+    """Also one that looks like an option: VirtualBox takes a verb's first word for the VM, too."""
+    cli.ok("createvm", "--name", name, "--register")
+    cli.ok("modifyvm", name, "--memory", "64", "--description", "--nic1")
+    cli.ok("storagectl", name, "--name", "C", "--add", "ide")
+    cli.ok("setextradata", name, "key", "v")
+    assert cli.ok("getextradata", name, "key") == "Value: v\n"
+    cli.ok("snapshot", name, "take", "one")
+    assert "Name: one" in cli.ok("snapshot", name, "list")
+    cli.ok("snapshot", name, "delete", "one")
+    found = json.loads(cli.ok("showvminfo", name, "--json"))
+    assert (found["name"], found["description"], found["memory"]) == (name, "--nic1", "64")
+    pasted = shlex.split(cli.fails("controlvm", name, "pause", code=1).rpartition("; ")[2])
+    assert pasted == ["teleport", "startvm", name]
+    cli.ok("unregistervm", "--delete", "--", name)
+    assert cli.ok("list", "vms") == ""
 
 
 def test_showvminfo_has_virtualboxs_keys(cli: Cli) -> None:
