@@ -51,16 +51,21 @@ def connect(vm: StoredVm) -> "ControlClient":
     return ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name)
 
 
-def start_in_background(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool) -> None:
-    """Starts the runner and returns once the guest runs or the teleporter's port is bound.
+def start_in_background(vm: StoredVm, home: Path, *, insecure: bool, take_over: bool) -> bool:
+    """Starts the runner and returns once the guest runs or the teleporter's port is bound; False when a QEMU whose runner died got one.
 
     Raises BusyError when it runs already, and whatever kept the runner from starting.
     """
     if life(vm.paths) is Life.ORPHAN:
         adopt(vm)
+        if not lock_is_free(vm.paths):
+            return False
     if not lock_is_free(vm.paths):
-        raise BusyError("startvm", f"VM {vm.name!r} runs already (or waits for a teleport)", f"teleport showvminfo {vm.name!r}")
+        raise BusyError(
+            "startvm", f"VM {vm.name!r} runs already (or waits for a teleport)", f"teleport showvminfo {shlex.quote(vm.name)}"
+        )
     _start(vm, runner_command(vm, home, insecure=insecure, take_over=take_over, foreground=False), what="startvm")
+    return True
 
 
 def adopt(vm: StoredVm) -> None:

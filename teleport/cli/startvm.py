@@ -24,11 +24,12 @@ def command(*, vm: str, kind: str, take_over: bool, insecure: bool) -> None:
     one_of("--type", kind, _TYPES)
     home = store()
     found = home.find(vm)
-    start_in_background(found, home.home, insecure=insecure, take_over=take_over)
+    is_new = start_in_background(found, home.home, insecure=insecure, take_over=take_over)
     with connect(found) as control:
         status = control.status()
     if status.state == "teleportingin":
         click.echo(f"VM {found.name!r} waits for a teleport at port {status.teleporter_port}.")
     else:
-        click.echo(f"VM {found.name!r} has been successfully started.")
+        done = "has been successfully started" if is_new else "went on without its runner, and has a new one"
+        click.echo(f"VM {found.name!r} {done}.")
         say_where(status.properties)

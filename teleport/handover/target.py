@@ -84,7 +84,8 @@ _CLAIM = Row(P.CLAIMING, (F.CLAIM,))
 _START = Row(P.CLAIMED, (F.JOURNAL_INTENT, F.CONT))
 _STARTED = Row(P.STARTED, (F.TELL, F.JOURNAL_STARTED, F.NOTE_STARTED, F.ANNOUNCE))
 _GIVE_BACK = Row(P.GIVING_BACK, (F.KILL_QEMU, F.JOURNAL_NOT_RUN, F.GIVE_BACK))
-_UNCLAIMED = (P.LOADING, P.LOADED, P.AWAITING_LOAD, P.ACTIVATING, P.CLAIMING)
+UNCLAIMED = (P.LOADING, P.LOADED, P.AWAITING_LOAD, P.ACTIVATING, P.CLAIMING)
+"""Where `cont` was never said, and no claim is known to be won."""
 
 TARGET = Table[TargetStep, TargetEvent, TargetEffect](
     rows={
@@ -99,8 +100,8 @@ TARGET = Table[TargetStep, TargetEvent, TargetEffect](
         (P.CLAIMED, E.CONTINUED): _STARTED,
         # --- until the claim is won, whatever goes wrong ends in ABORTED
         **listed((P.LOADING, P.LOADED, P.AWAITING_LOAD), E.LOAD_FAILED, _ABORT),
-        **listed(_UNCLAIMED, E.ABORT, _ABORT),
-        **listed(_UNCLAIMED, E.QEMU_DIED, _ABORT),
+        **listed(UNCLAIMED, E.ABORT, _ABORT),
+        **listed(UNCLAIMED, E.QEMU_DIED, _ABORT),
         **listed((P.LOADING, P.LOADED), E.SILENCE, _ABORT),
         (P.ACTIVATING, E.ACTIVATE_FAILED): _ABORT,
         (P.CLAIMING, E.CLAIM_LOST): _ABORT,

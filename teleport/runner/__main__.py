@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from teleport.errors import RefusedError, TeleportError
+from teleport.errors import RefusedError, TeleportError, UnreachableError
 from teleport.host.priority import FIRST_NICE
 from teleport.machines.store import VmPaths
 from teleport.machines.text import parse_definition
@@ -21,6 +21,7 @@ from teleport.runner.agent import Agent, AgentOptions
 from teleport.runner.beginning import begin
 from teleport.runner.control import ControlHandlers
 from teleport.runner.guardian_client import GuardianClient
+from teleport.runner.leaving import leave
 from teleport.wire.allocator import keep_freed_memory
 from teleport.wire.control_server import ControlServer
 
@@ -82,8 +83,8 @@ async def _run(options: AgentOptions) -> int:
         await asyncio.wait({running, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         orphaned.cancel()
         if not running.done():
-            # the guardian is gone: QEMU is left alone, the next command on this VM brings a new guardian, which adopts it
-            log.error("the guardian is gone; this agent leaves, QEMU runs on")
+            await leave(agent)
+            await control.stop()  # whoever waits for a teleport's end hears of it
             os._exit(1)
         code = running.result()
     except TeleportError as error:
@@ -96,7 +97,8 @@ async def _run(options: AgentOptions) -> int:
     finally:
         if control:
             await control.stop()
-    await guardian.finish(code)
+    with contextlib.suppress(UnreachableError):  # its guardian died meanwhile: there is nothing to guard any more
+        await guardian.finish(code)
     return code
 
 

@@ -70,6 +70,7 @@ class Agent:
         self.usb = RemoteUsb(definition, self.display, say=self.say, may_change=lambda: self.is_idle)
         self.waiting: WaitingTarget | None = None
         self.teleport: SourceTeleport | None = None
+        self.departing: asyncio.Task[None] | None = None  # it, to its very end
         self.vm: RunningVm | None = None
         self.guardian = guardian
         self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -370,12 +371,16 @@ class Agent:
             raise StateError("teleport", f"VM {self.definition.name!r} must be Running or Paused", f"it is {before.value}")
         self.teleport = SourceTeleport(vm, order, epoch=uuid.uuid4().hex, emit=self.say)
         self.state.set(VmState.TELEPORTING, f"to {order.host}:{order.port}")
-        self.spawn(self.follow(self.teleport, self.teleport.run()))
+        self.follow(self.teleport, self.teleport.run())
         return self.teleport
 
-    async def follow(self, teleport: SourceTeleport, work: Coroutine[Any, Any, Outcome]) -> None:
+    def follow(self, teleport: SourceTeleport, work: Coroutine[Any, Any, Outcome]) -> None:
+        """In the background, until nothing of it is left to decide."""
+        self.departing = self.spawn(self._follow(teleport, work))
+
+    async def _follow(self, teleport: SourceTeleport, work: Coroutine[Any, Any, Outcome]) -> None:
         """One teleport to its very end, also beyond the moment when a person was told that it is in doubt."""
-        doubt = asyncio.ensure_future(self._show_doubt(teleport))
+        doubt = asyncio.ensure_future(self._show_early_word(teleport))
         try:
             outcome = await work
         except GuestLostError as error:
@@ -408,12 +413,16 @@ class Agent:
             self.state.set(await self.state_of(self.vm.guest), f"not teleported: {error}" if error else "")
         self.remember()
 
-    async def _show_doubt(self, teleport: SourceTeleport) -> None:
-        with contextlib.suppress(TeleportError):
+    async def _show_early_word(self, teleport: SourceTeleport) -> None:
+        """What a person is told of a teleport that does not come to its end."""
+        try:
             outcome = await asyncio.shield(teleport.outcome)
-            if outcome.kind is OutcomeKind.IN_DOUBT:
-                self.state.set(VmState.IN_DOUBT, outcome.message)
-                self.say(f"in doubt: {outcome.message}")
+        except TeleportError as error:
+            self.state.set(VmState.TELEPORTING, str(error))  # overwritten at once where it is the end
+            return
+        if outcome.kind is OutcomeKind.IN_DOUBT:
+            self.state.set(VmState.IN_DOUBT, outcome.message)
+            self.say(f"in doubt: {outcome.message}")
 
     # ------------------------------------------------------------------ telling those who watch
     def say(self, news: Progress | str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teleport.errors import HypervisorError, ProtocolError, StorageError, TeleportError
-from teleport.handover.target import TARGET, TargetEffect, TargetEvent, TargetStep, word
+from teleport.handover.target import TARGET, UNCLAIMED, TargetEffect, TargetEvent, TargetStep, word
 from teleport.host.firmware_variables import write_variables
 from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.pipe import connect_unix
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 20.0
 TICK_SECONDS = 1.0
+LEAVING_SECONDS = 15.0  # beyond one access to an owner record that does not answer
+_KILL_SECONDS = 2.0
 GIVE_UP_SECONDS = 8.0  # an owner record that does not answer: the source's silence starts to count at 10 s
 
 P, E, F = TargetStep, TargetEvent, TargetEffect
@@ -86,6 +88,7 @@ class Arrival:
         self._digest = ""
         self._wanted_digest = ""
         self._unknown_since = 0.0
+        self._leaving = False
         self._running: asyncio.Task[None] | None = None
         self.note_again: asyncio.Task[None] | None = None
 
@@ -196,6 +199,30 @@ class Arrival:
         """ABORT, or REVOKED."""
         self.tell(E.ABORT, reason)
 
+    async def leave(self, reason: str) -> None:
+        """This agent has to go (its guardian is gone), and nobody takes its place by himself. Returns when it may.
+
+        A guest that was not claimed yet is refused: its QEMU ends, and the source has it back. One that was claimed is brought to its
+        end: it runs here, or is given back. Where that takes too long, a QEMU that may own its guest is left to a successor; one
+        that never said `cont` and never will is ended even then, or its open disks would keep the source from going on.
+        """
+        self._leaving = True
+        self.abort(reason)
+        if self._running is None:
+            return
+        await asyncio.wait({self._running}, timeout=LEAVING_SECONDS)
+        if self._running.done():
+            return
+        self._running.cancel()
+        await asyncio.wait({self._running})
+        if self._driver.phase in UNCLAIMED and self._guest:
+            log.error(
+                "epoch %s could not be ended in time: its QEMU is killed, the next agent finds out about its claim", self.epoch
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await self._guest.kill()
+
     def report(self) -> TargetReport:
         """This side's word now."""
         return TargetReport(
@@ -295,6 +322,8 @@ class Arrival:
         return E.ACTIVATED
 
     async def _claim(self) -> TargetEvent:
+        if self._leaving:
+            return E.GIVE_UP
         if not self.prepared.generation:
             return E.CLAIM_WON  # no record on either side: nobody to compete with
         result = await self._record.claim(self.prepared.generation + 1, self._me)

@@ -52,6 +52,7 @@ class Departure:
         self.journal = journal
         self.report = TargetReport(TargetPhase.UNKNOWN)
         self.reason = ""
+        self.kept_paused = ""  # why a guest that is this side's again cannot go on yet
         self.digest = ""
         self.paused_at_ns = 0
         self.migrate_at_ns = 0
@@ -256,6 +257,7 @@ class Departure:
                 return None
         except HypervisorError as error:
             self.blame(str(error))
+            self.kept_paused = f"its memory is still mapped by the target's QEMU, which cannot be ended from here ({error.why})"
         return E.RESUME_REFUSED
 
     async def _resume(self) -> SourceEvent | None:
@@ -271,11 +273,13 @@ class Departure:
         except HypervisorError as error:
             self.blame(str(error))
             log.warning("resuming: %s", error)
+            self.kept_paused = f"its disks cannot be opened ({error.why})"
             with contextlib.suppress(
                 HypervisorError
             ):  # part of the disks may be active: let all go, for whoever holds the rest
                 await guest.deactivate_disks()
             return E.RESUME_REFUSED
+        self.kept_paused = ""
         return E.RESUMED
 
     async def _quit_qemu(self) -> SourceEvent | None:

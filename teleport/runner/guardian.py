@@ -9,8 +9,8 @@ What is held by whom: the lock, the QEMUs' parenthood and the RAM descriptors by
 ports) by the agent. `run/qemu.json` names the QEMUs before they execute, so that none is ever forgotten.
 
 - The agent dies: the guardian starts another, which lists the QEMUs, gets their RAM again and asks them by QMP what they are.
-- The guardian dies: QEMU lives on; the agent sees EOF and must exit. A new guardian (`--adopt`) ends an agent that did not, finds
-  QEMU by pid, start time and boot, and opens its RAM again at /proc/PID/fd/N.
+- The guardian dies: QEMU lives on; the agent sees EOF, ends what it has begun (`teleport.runner.leaving`) and exits. A new guardian
+  (`--adopt`) ends an agent that did not yet, finds QEMU by pid, start time and boot, and opens its RAM again at /proc/PID/fd/N.
 - QEMU dies: the agent sees it by pidfd; the guardian reaps it and keeps exit status and RAM until `forget`.
 
 Requests, one JSON object a packet, with an `id` that the answer repeats; ``{"ok": …}`` or

@@ -1,6 +1,7 @@
 """The agent's side of the guardian (see `teleport.runner.guardian` for the requests)."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -111,8 +112,9 @@ class GuardianClient:
         )
 
     async def forget(self, process: QemuProcess) -> None:
-        """The guardian lets go of a dead QEMU and its RAM. Raises StateError while it lives."""
-        await self._ask({"op": "forget", "pid": process.pid})
+        """The guardian lets go of a dead QEMU and its RAM; one that is gone has done so. Raises StateError while it lives."""
+        with contextlib.suppress(UnreachableError):
+            await self._ask({"op": "forget", "pid": process.pid})
 
     async def ready(self) -> None:
         """Says that this agent is up: if it dies from now on, another takes its place."""
@@ -123,7 +125,7 @@ class GuardianClient:
         await self._ask({"op": "finish", "code": code})
 
     async def wait_gone(self) -> None:
-        """Returns when the guardian is gone: the agent must exit then, leaving QEMU alone, for another guardian to adopt."""
+        """Returns when the guardian is gone: the agent must leave then (`teleport.runner.leaving`)."""
         await self._gone.wait()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +31,10 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.5
 TICK_SECONDS = 1.0
+KEPT_SECONDS = 10.0  # the guest is back, and its disks or memory are still held at the target
 DOUBT_SECONDS = 30.0  # after COMMIT without an end: said to be in doubt, while the search for the end goes on
 _PROGRESS_SECONDS = 0.2
+_RUNS_ON = "the guest runs on here"
 
 P, E, F = SourcePhase, SourceEvent, SourceEffect
 Emit = Callable[[Progress | str], None]
@@ -50,7 +53,7 @@ class SourceTeleport:
         self._began = time.monotonic()
         self._journal = EpochJournal(vm.paths.journal, epoch, "source")
         self._peer = TransferClient(order.host, order.port)
-        self._cancelled = False
+        self._stopped: TeleportError | None = None  # somebody asked to stop: what the command ends with
         self._preflight: asyncio.Task[Meeting] | None = None
         self._meeting: Meeting | None = None
         self._driver: Driver[SourcePhase, SourceEvent, SourceEffect] | None = None
@@ -98,9 +101,9 @@ class SourceTeleport:
         try:
             meeting = self._meeting = await self._preflight
         except asyncio.CancelledError:
-            if not self._cancelled:
+            if self._stopped is None:
                 raise
-            raise CancelledError("teleport", "cancelled before anything moved", "the guest runs on here") from None
+            raise self._stopped from None
         if self.order.dry_run:
             await meeting.leave("dry run")
             return self._outcome(OutcomeKind.CHECKED, f"everything agrees; plan {meeting.plan.value} ({meeting.plan_reason})")
@@ -126,9 +129,9 @@ class SourceTeleport:
         except TeleportError as error:
             await meeting.leave(str(error))
             raise
-        if self._cancelled:
-            await meeting.leave("cancelled")
-            raise CancelledError("teleport", "cancelled before anything moved", "the guest runs on here")
+        if self._stopped:
+            await meeting.leave(self._stopped.why)
+            raise self._stopped
         return await self._decide(E.START, self._leaving(prepared, outgoing))
 
     async def recover(self, prepared: SourcePrepared) -> Outcome:
@@ -151,15 +154,20 @@ class SourceTeleport:
 
     def cancel(self) -> str:
         """A person asks to stop; says what will come of it."""
-        self._cancelled = True
+        is_late = self.committed
+        self.stop(CancelledError("teleport", "cancelled", _RUNS_ON))
+        return "too late: the target already takes the guest over" if is_late else "cancelling: the guest runs on here"
+
+    def stop(self, error: TeleportError) -> None:
+        """The guest is to go on here, and the command to end with `error`. From COMMIT on this changes nothing."""
         if self.committed:
-            return "too late: the target already takes the guest over"
+            return
+        self._stopped = error
         if self._driver and self._departure:
-            self._departure.blame("cancelled")
+            self._departure.blame(error.why)
             self._driver.tell(E.CANCEL)
         elif self._preflight:
             self._preflight.cancel()
-        return "cancelling: the guest runs on here"
 
     @property
     def resolving(self) -> Resolving | None:
@@ -205,7 +213,7 @@ class SourceTeleport:
             self._heartbeats(departure),
             self._watch_qemu(departure),
             self._ticks(driver),
-            self._doubt_deadline(departure),
+            self._deadlines(departure),
         )
         for watcher in watchers:
             departure.beside(watcher)
@@ -234,9 +242,7 @@ class SourceTeleport:
             raise GuestLostError(
                 "teleport", departure.reason or "QEMU died at the source while it held the guest", "startvm starts it anew"
             )
-        if self._cancelled:
-            raise CancelledError("teleport", "cancelled", "the guest runs on here")
-        raise HypervisorError("teleport", departure.reason or "the handover was aborted", "the guest runs on here")
+        raise self._stopped or HypervisorError("teleport", departure.reason or "the handover was aborted", _RUNS_ON)
 
     # ------------------------------------------------------------------ who tells the machine what happened
     def _tell(self, event: SourceEvent) -> None:
@@ -332,17 +338,31 @@ class SourceTeleport:
             if driver.idle:
                 driver.tell(E.TICK)
 
-    async def _doubt_deadline(self, departure: Departure) -> None:
-        undecided_since = 0.0
-        while True:
+    async def _deadlines(self, departure: Departure) -> None:
+        """Whoever waits for the end is told what keeps it from coming; the search for it goes on."""
+        undecided_since = kept_since = 0.0
+        while not self.outcome.done():
             await asyncio.sleep(TICK_SECONDS)
-            if self.phase not in (P.COMMITTED, P.DECIDING, P.DOUBT):
-                undecided_since = 0.0
-            elif not undecided_since:
-                undecided_since = time.monotonic()
-            elif time.monotonic() - undecided_since > DOUBT_SECONDS and not self.outcome.done():
+            now = time.monotonic()
+            undecided_since = (undecided_since or now) if self.phase in (P.COMMITTED, P.DECIDING, P.DOUBT) else 0.0
+            kept_since = (kept_since or now) if departure.kept_paused else 0.0
+            if self.outcome.done():
+                return
+            if undecided_since and now - undecided_since > DOUBT_SECONDS:
                 why = departure.reason or "the target does not say whether it runs the guest"
                 self.outcome.set_result(self._outcome(OutcomeKind.IN_DOUBT, why))
+            elif kept_since and now - kept_since > KEPT_SECONDS:
+                self.outcome.set_exception(self._kept(departure))
+
+    def _kept(self, departure: Departure) -> HypervisorError:
+        """The guest is this side's again, and still cannot go on: what its target's QEMU holds is the target's host's to free."""
+        there = f"{departure.prepared.target_vm!r} on {departure.prepared.host}"
+        return HypervisorError(
+            "teleport",
+            f"the guest is back here but stays paused: {departure.kept_paused} ({departure.reason})",
+            f"VM {there} holds it without a runner: `teleport startvm {shlex.quote(departure.prepared.target_vm)}` there brings one "
+            "that lets go, and the guest runs on here by itself",
+        )
 
     def _outcome(self, kind: OutcomeKind, message: str) -> Outcome:
         departure, meeting = self._departure, self._meeting

@@ -112,7 +112,7 @@ class Successor:
         order = TeleportOrder(host=prepared.host, port=prepared.port, insecure=bool(prepared.insecure))
         self._agent.state.set(VmState.TELEPORTING, "a new agent finishes the handover")
         self._agent.teleport = SourceTeleport(vm, order, epoch=prepared.epoch, emit=self._agent.say)
-        self._agent.spawn(self._agent.follow(self._agent.teleport, self._agent.teleport.recover(prepared)))
+        self._agent.follow(self._agent.teleport, self._agent.teleport.recover(prepared))
 
     async def _finish_doing(self, vm: RunningVm, remembered: Remembered) -> None:
         """What a predecessor left of a start, a save or a restore."""

@@ -244,6 +244,16 @@ class WaitingTarget:
         session.arrival.abort(reason)
         return await session.arrival.settled()
 
+    async def leave(self, reason: str) -> None:
+        """This agent has to go: `Arrival.leave`, or the end of a session that has not begun to load. Returns when that is done."""
+        session = self._session
+        if session is None:
+            return
+        if session.arrival and (session.arrival.listening or self._taken):
+            await session.arrival.leave(reason)
+        else:
+            await self._end(session, reason)
+
     async def close(self, epoch: str) -> None:
         """The source is done with this epoch."""
         session = self._session

@@ -34,9 +34,11 @@ class Victim(Enum):
     TARGET_QEMU = "target's QEMU"
     TARGET_AGENT = "target's agent"
     TARGET_GUARDIAN = "target's guardian"
+    TARGET_RUNNER = "target's guardian and agent"
     SOURCE_QEMU = "source's QEMU"
     SOURCE_AGENT = "source's agent"
     SOURCE_GUARDIAN = "source's guardian"
+    SOURCE_RUNNER = "source's guardian and agent"
     LINK = "link"
 
 
@@ -62,7 +64,9 @@ class Case:
 
 STEPS = tuple(Step)
 # Once it was told, the source goes on by itself and is gone: only the target can be struck at an exact place.
-_AT_THE_SOURCE = (Victim.SOURCE_QEMU, Victim.SOURCE_AGENT, Victim.SOURCE_GUARDIAN)
+_AT_THE_SOURCE = (Victim.SOURCE_QEMU, Victim.SOURCE_AGENT, Victim.SOURCE_GUARDIAN, Victim.SOURCE_RUNNER)
+_GUARDIANS = (Victim.TARGET_GUARDIAN, Victim.SOURCE_GUARDIAN)  # the agent ends what it has begun, and leaves
+_RUNNERS = (Victim.TARGET_RUNNER, Victim.SOURCE_RUNNER)  # nobody of it is left: the next command on that VM brings another
 MATRIX = tuple(
     Case(victim, step, plan)
     for victim in Victim
@@ -82,9 +86,11 @@ def expected(case: Case) -> frozenset[End]:
             return frozenset({End.LOST if running else End.SOURCE})
         case Victim.SOURCE_QEMU:
             return frozenset({End.LOST if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
-        case Victim.SOURCE_AGENT | Victim.SOURCE_GUARDIAN | Victim.LINK if before_commit:
+        case Victim.TARGET_GUARDIAN:  # its agent claims nothing any more
+            return frozenset({End.TARGET if claimed else End.SOURCE})
+        case Victim.SOURCE_AGENT | Victim.SOURCE_GUARDIAN | Victim.SOURCE_RUNNER | Victim.LINK if before_commit:
             return frozenset({End.SOURCE})
-        case Victim.TARGET_AGENT | Victim.TARGET_GUARDIAN if case.step in (Step.COPYING, Step.SWITCHING):
+        case Victim.TARGET_AGENT | Victim.TARGET_RUNNER if case.step in (Step.COPYING, Step.SWITCHING):
             return frozenset({End.SOURCE})
     return frozenset({End.TARGET} if claimed else {End.SOURCE, End.TARGET})
 
@@ -111,7 +117,9 @@ def play(scene: Scene, case: Case) -> End:
         if held:
             held.release()
         code = teleport.end(150)
-        if case.victim in (Victim.SOURCE_GUARDIAN, Victim.TARGET_GUARDIAN):
+        if case.victim in _GUARDIANS:
+            _runs_by_itself(scene, source, target)
+        if case.victim in _GUARDIANS + _RUNNERS:
             for host in (source, target):  # a guardian that died is replaced by the next command on that VM that needs one
                 host.run("startvm" if host.home.qemus() else "showvminfo", host.name, check=False)
         end = settle(scene, source, target)
@@ -121,7 +129,9 @@ def play(scene: Scene, case: Case) -> End:
         if code == 0:
             assert teleport.outcome["kind"] == "moved", told
         if end is End.SOURCE and code == 1:
-            assert "the guest runs on here" in teleport.error, told
+            # nobody is left to end a QEMU that had loaded the guest: told is which command does
+            kept = case.victim is Victim.TARGET_RUNNER and f"teleport startvm {target.name}" in teleport.error
+            assert kept or "the guest runs on here" in teleport.error, told
         if end is End.LOST:
             _check_lost(case, source, target, told)
             return end
@@ -130,7 +140,7 @@ def play(scene: Scene, case: Case) -> End:
         scene.runs_only_here(since_seconds=began)
         check = scene.console.check(f"{len(told)}")
         assert check.ok, told
-        if end is End.SOURCE and case.victim not in (Victim.TARGET_GUARDIAN, Victim.SOURCE_GUARDIAN):
+        if end is End.SOURCE and case.victim not in _GUARDIANS + _RUNNERS:
             until(lambda: target.state == "teleportingin", f"the target does not wait on: {told}")
             assert not target.home.qemus(), told
     return end
@@ -139,7 +149,6 @@ def play(scene: Scene, case: Case) -> End:
 def strike(scene: Scene, victim: Victim, source: Host, target: Host, link: Link) -> None:
     """The fault."""
     side = target if victim.value.startswith("target") else source
-    agents = set(scene.agents(side))
     match victim:
         case Victim.LINK:
             link.cut()
@@ -151,8 +160,27 @@ def strike(scene: Scene, victim: Victim, source: Host, target: Host, link: Link)
             kill_hard(pid)
         case Victim.TARGET_GUARDIAN | Victim.SOURCE_GUARDIAN:
             (pid,) = scene.guardians(side)
+            before = _farewells(side)
             kill_hard(pid)
-            until(lambda: not agents & set(scene.agents(side)), "the agent outlives its guardian")
+            until(lambda: _farewells(side) > before, "the agent does not see that its guardian is gone")
+        case Victim.TARGET_RUNNER | Victim.SOURCE_RUNNER:
+            pids = scene.guardians(side) + scene.agents(side)  # in this order: nobody starts another agent
+            for pid in pids:
+                kill_hard(pid)
+            until(lambda: not set(pids) & set(side.home.processes()), "a killed runner lives on")
+
+
+def _farewells(host: Host) -> int:
+    """How often an agent of this host has seen that its guardian is gone."""
+    return sum(path.read_text(errors="replace").count("the guardian is gone") for path in host.home.folder.rglob("*.log"))
+
+
+def _runs_by_itself(scene: Scene, source: Host, target: Host) -> None:
+    """The agent that lost its guardian has left, and left nothing that waits for a command: a guest runs, one QEMU is there."""
+    until(lambda: all(len(scene.agents(each)) == len(scene.guardians(each)) for each in (source, target)), "the agent stays")
+    assert len(source.home.qemus()) + len(target.home.qemus()) == 1, _logs(source, target)
+    last = scene.console.last_tick
+    scene.console.wait_for_tick(30, after_counter=last.counter if last else -1, count=5)
 
 
 def settle(scene: Scene, source: Host, target: Host) -> End:
@@ -175,12 +203,12 @@ def settle(scene: Scene, source: Host, target: Host) -> End:
 def _check_code(case: Case, end: End, code: int, told: str) -> None:
     """What the person at the command was told."""
     match end:
-        case End.TARGET if case.victim is Victim.SOURCE_GUARDIAN and case.step is Step.LET_GO:
+        case End.TARGET if case.victim is Victim.SOURCE_RUNNER and case.step is Step.LET_GO:
             assert code == 3, told  # nothing of it lives here any more: who runs it is for the owner record to say
         case End.TARGET:
-            assert code in ((0, 3) if case.victim is Victim.TARGET_GUARDIAN else (0,)), told
+            assert code in ((0, 3) if case.victim is Victim.TARGET_RUNNER else (0,)), told
         case End.SOURCE:
-            assert code in ((1, 3) if case.victim is Victim.TARGET_GUARDIAN else (1,)), told
+            assert code in ((1, 3) if case.victim is Victim.TARGET_RUNNER else (1,)), told
         case End.LOST:
             assert code == (4 if case.victim is Victim.SOURCE_QEMU else 0), told
     assert "Traceback" not in told, told
