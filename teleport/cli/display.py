@@ -15,7 +15,7 @@ from teleport.errors import StateError, UnreachableError
 from teleport.machines import display_note
 from teleport.machines.definition import Definition
 from teleport.machines.store import StoredVm, VmPaths
-from teleport.machines.vrde import to_dict
+from teleport.machines.vrde import VrdeSettings, to_dict
 
 _EVERYWHERE = ("", "::", "0.0.0.0")
 
@@ -30,8 +30,12 @@ def tell_display(vm: StoredVm, wanted: Definition, *, again: bool = False) -> No
             end_left_display(vm.paths, vm.name)
         return
     with connect(vm) as control:
-        answer = control.execute("vrde", json.dumps(to_dict(wanted.vrde)))
-    say_where(json.loads(answer))
+        answer = json.loads(control.execute("vrde", json.dumps(to_dict(wanted.vrde))))
+    say_where(answer, port_too=again or _place(wanted.vrde) != _place(vm.definition.vrde))
+
+
+def _place(settings: VrdeSettings) -> tuple[bool, str, str]:
+    return settings.enabled, settings.ports, settings.address
 
 
 def end_left_display(paths: VmPaths, name: str) -> bool:
@@ -61,11 +65,12 @@ def end_left_display(paths: VmPaths, name: str) -> bool:
     return True
 
 
-def say_where(details: Mapping[str, str | int]) -> None:
-    """VirtualBox's line about the port, or why there is none."""
+def say_where(details: Mapping[str, str | int], *, port_too: bool = True) -> None:
+    """VirtualBox's line about the port, or why there is none; and what the display cannot do."""
     port = int(details.get("vrdeport", 0))
     if port > 0:
-        click.echo(f"VRDE server is listening on port {port}.")
+        if port_too:
+            click.echo(f"VRDE server is listening on port {port}.")
         if limit := details.get("vrdelimit"):
             click.echo(f"teleport: warning: the remote display: {limit}", err=True)
     elif problem := details.get("vrdeproblem"):

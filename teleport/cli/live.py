@@ -78,7 +78,8 @@ def _asked(paths: VmPaths, name: str) -> LiveState | None:
     except TeleportError:
         return None
     details: dict[str, str | int] = {"detail": status.detail}
-    details |= {name: int(value) if name in _NUMBERS else value for name, value in status.properties.items()}
+    # sorted: they come in another order each time
+    details |= {name: int(value) if name in _NUMBERS else value for name, value in sorted(status.properties.items())}
     if status.teleporter_port:
         details["teleporterport"] = status.teleporter_port
     if status.qemu_pid:

@@ -1,7 +1,7 @@
 """A VM as `showvminfo` shows it: rows from the table of options, its storage, and what it is doing now."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from teleport.cli.live import LiveState
 from teleport.errors import StorageError
@@ -12,6 +12,13 @@ from teleport.machines.snapshots import Snapshot, Tree, read_tree
 from teleport.machines.store import StoredVm
 
 _WIDTH = 34
+_LIVE_LABELS = {  # for people; what is not named here is shown by its key
+    "vrdeport": "VRDE port",
+    "vrdefingerprint": "VRDE fingerprint",
+    "vrdeviewers": "VRDE viewers",
+    "vrdelimit": "VRDE limit",
+    "vrdeproblem": "VRDE problem",
+}
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,12 @@ class Row:
 
 def rows(vm: StoredVm, live: LiveState) -> Iterator[Row]:
     """Everything about a VM, in VirtualBox's order: who it is, its settings, its storage, its state."""
-    # what is bound now (a port that was chosen) stands instead of what was asked for
-    yield from (row for row in _settings(vm) if row.key not in live.details)
+    # what is so now (an address that is bound) stands instead of what was asked for
+    now = dict(live.details)
+    yield from (replace(row, value=str(now.pop(row.key)), shown="") if row.key in now else row for row in _settings(vm))
     yield from _storage(vm)
     yield from _usb_filters(vm)
-    yield from _state(vm, live)
+    yield from _state(vm, live, now)
     yield from _snapshots(vm)
 
 
@@ -156,9 +164,9 @@ def _usb_filters(vm: StoredVm) -> Iterator[Row]:
             yield Row(f"USB filter {number} {name}", f"USBFilter{name}{number}", value)
 
 
-def _state(vm: StoredVm, live: LiveState) -> Iterator[Row]:
+def _state(vm: StoredVm, live: LiveState, details: Mapping[str, str | int]) -> Iterator[Row]:
     yield Row("State", "VMState", live.state.value)
-    for key, value in live.details.items():
-        yield Row(f"  {key}", key, str(value), quoted=isinstance(value, str))
+    for key, value in details.items():
+        yield Row(_LIVE_LABELS.get(key, f"  {key}"), key, str(value), quoted=isinstance(value, str))
     yield Row("Settings file", "CfgFile", str(vm.paths.definition))
     yield Row("Log file", "LogFile", str(vm.paths.log))

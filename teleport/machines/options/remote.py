@@ -143,7 +143,7 @@ def _display(
 _ON_OFF = ("on", "off")
 _DISPLAY = (
     _display("vrde", "enabled", "VRDE", "the remote display server", "on|off", choices=_ON_OFF),
-    _display("vrdeport", "ports", "VRDE port", "ports to choose from, e.g. 5000,5010-5012", "PORTS", key="vrdeports"),
+    _display("vrdeport", "ports", "VRDE ports", "ports to choose from, e.g. 5000,5010-5012", "PORTS", key="vrdeports"),
     _display("vrdeaddress", "address", "VRDE address", "the address to listen on (default: all)", "ADDRESS"),
     _display(
         "vrdeauthtype",
