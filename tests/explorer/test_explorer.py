@@ -1,7 +1,6 @@
 """The real handover tables through every interleaving with up to two faults; and known-bad variants, which the explorer must catch."""
 
 import os
-from collections.abc import Callable
 
 import pytest
 
@@ -19,11 +18,11 @@ FAULTS = int(os.environ.get("TELEPORT_EXPLORER_FAULTS", "2"))
 @pytest.mark.parametrize(("shared", "record"), [(False, True), (True, True), (False, False), (True, False)])
 @pytest.mark.timeout(1800)
 def test_no_interleaving_breaks_a_rule(shared: bool, record: bool) -> None:
-    rule, trace, ends, states = Explorer(shared=shared, record=record).run(FAULTS)
-    assert not rule, "\n  ".join([rule, *trace])
-    assert states > 100_000
-    assert ends[0, "one runs"] > 0
-    assert {kind for (faults, kind) in ends if faults == 0} == {"one runs"}
+    found = Explorer(shared=shared, record=record, faults=FAULTS).run()
+    assert not found.rule, "\n  ".join([found.rule, *found.trace])
+    assert found.states > 100_000
+    assert found.ends[0, "one runs"] > 0
+    assert {kind for (faults, kind) in found.ends if faults == 0} == {"one runs"}
 
 
 BAD_SOURCES = {
@@ -48,28 +47,28 @@ BAD_TARGETS = {
 }
 
 
-def found_by(explorer: Callable[[bool], Explorer]) -> bool:
+def is_found(**tables: object) -> bool:
     """Whether some exploration breaks a rule; with as few faults as it takes."""
-    return any(explorer(shared).run(faults)[0] for faults in (1, 2) for shared in (False, True))
+    return any(
+        Explorer(shared=shared, record=True, faults=faults, **tables).run().rule  # type: ignore[arg-type]  # one table, replaced
+        for faults in (1, 2)
+        for shared in (False, True)
+    )
 
 
 @pytest.mark.parametrize("name", BAD_SOURCES)
 def test_finds_the_bug_of_a_bad_source(name: str) -> None:
-    source = replaced(SOURCE, BAD_SOURCES[name])
-    assert found_by(lambda shared: Explorer(shared=shared, record=True, source=source))
+    assert is_found(source=replaced(SOURCE, BAD_SOURCES[name]))
 
 
 @pytest.mark.parametrize("name", BAD_TARGETS)
 def test_finds_the_bug_of_a_bad_target(name: str) -> None:
-    target = replaced(TARGET, BAD_TARGETS[name])
-    assert found_by(lambda shared: Explorer(shared=shared, record=True, target=target))
+    assert is_found(target=replaced(TARGET, BAD_TARGETS[name]))
 
 
-def test_finds_that_shared_ram_needs_a_dead_target() -> None:
-    source = replaced(SOURCE, {(S.SWITCHING, SE.MIGRATION_FAILED): Row(S.ABORTING, (SF.RESUME,)),
-                               (S.MINE, SE.TICK): Row(S.MINE, (SF.RESUME,)),
-                               (S.DECIDING, SE.CLAIM_WON): Row(S.MINE, (SF.RESUME,))})  # fmt: skip
-    explorer = Explorer(shared=True, record=True, source=source)
-    explorer.shared = False  # the plan's own fence is left out, the RAM is mapped all the same
-    explorer.broken_rule = lambda w: "MAPPED" if w.sq == "run" and w.stopped and w.tq in ("loaded", "active") else ""  # type: ignore[method-assign]
-    assert explorer.run(1)[0]
+@pytest.mark.parametrize("unfenced", [(S.SWITCHING, SE.MIGRATION_FAILED), (S.SWITCHING, SE.SILENCE), (S.DECIDING, SE.CLAIM_WON)])
+def test_finds_that_shared_ram_needs_a_dead_target(unfenced: tuple[SourcePhase, SourceEvent]) -> None:
+    row = SOURCE.rows[unfenced]
+    bad = Row(row.phase, tuple(effect for effect in row.effects if effect is not SF.KILL_TARGET))
+    found = Explorer(shared=True, record=True, faults=1, source=replaced(SOURCE, {unfenced: bad})).run()  # type: ignore[arg-type]
+    assert found.rule == "SOURCE RUNS WHILE ITS RAM IS MAPPED"
