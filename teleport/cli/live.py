@@ -64,8 +64,10 @@ def _written(paths: VmPaths) -> tuple[VmState, dict[str, str | int]]:
     try:
         raw = json.loads((paths.folder / STATE_FILE).read_bytes())
         return VmState(raw.pop("state")), raw
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except FileNotFoundError:
         return VmState.POWEROFF, {}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # the power went while, or just after, it was written
+        return VmState.ABORTED, {"detail": f"{STATE_FILE} is not whole: it was cut off"}
 
 
 def _asked(paths: VmPaths, name: str) -> LiveState | None:

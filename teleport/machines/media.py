@@ -136,6 +136,10 @@ def resize(path: Path, *, size_bytes: int) -> MediumInfo:
     if size_bytes % _SECTOR_BYTES or size_bytes > MOST_BYTES:
         raise UsageError(f"--resize of {path}", "a disk has 1 MB to 2 PB, in whole sectors of 512 bytes")
     run_tool(["resize", "-q", "-f", info.format, "--", str(path), str(size_bytes)], what=f"resizing {path}")
+    try:
+        make_durable(path)
+    except OSError as error:
+        raise StorageError(f"resizing {path}", error.strerror or str(error), "check that storage") from error
     return inspect(path)
 
 
@@ -180,7 +184,8 @@ def convert(path: Path, *, image_format: Format) -> MediumInfo:
     except OSError as error:
         raise StorageError(f"converting {path}", error.strerror or str(error), "check free space and permissions") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
     return inspect(path)
 
 

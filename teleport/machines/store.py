@@ -14,6 +14,7 @@ A VM is what its definition file says; the registry only points there. One that 
 
 import contextlib
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from teleport.errors import NotFoundError, StorageError, TeleportError, UsageErr
 from teleport.machines import tpm_state
 from teleport.machines.definition import Definition
 from teleport.machines.files import locked, make_folder, sync_folder, write_durably
+from teleport.machines.firmware import VARIABLES_FILE
 from teleport.machines.names import folder_name, name_of_folder
 from teleport.machines.text import parse_definition, render_definition
 
 DEFINITION_FILE = "definition.toml"
-_LEFT_BY_RUNNERS = ("lock", "state.json", "startup-error.json", "snapshots.json")
+_FILES = ("lock", "state.json", "startup-error.json", "snapshots.json", "display.json", VARIABLES_FILE)
+_FOLDERS = ("logs", "journal", tpm_state.FOLDER, "saved.new", "saved.used")
 
 
 @dataclass(frozen=True)
@@ -359,16 +362,14 @@ def _sync_parents(folder: Path) -> None:
 
 
 def _remove_vm(paths: VmPaths) -> None:
-    """Our own files only: people keep media in a VM's folder too."""
-    paths.definition.unlink(missing_ok=True)
-    for folder in (paths.logs, paths.journal):
-        for file in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
-            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
-        if folder.is_dir():
-            folder.rmdir()
-    for file in (paths.lock, paths.run, *(paths.folder / name for name in _LEFT_BY_RUNNERS)):
+    """Our own files only: people keep media in a VM's folder too. The definition goes last: with it what is left after a power cut can
+    be registered and deleted again."""
+    for name in _FOLDERS:
+        if (paths.folder / name).is_dir():
+            shutil.rmtree(paths.folder / name)
+    for file in (paths.lock, paths.run, *(paths.folder / name for name in _FILES)):
         if file.is_symlink() or file.exists():
             file.unlink()
-    tpm_state.remove(paths.folder)
+    paths.definition.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: something that is not ours is left there
         paths.folder.rmdir()

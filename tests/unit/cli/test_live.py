@@ -48,8 +48,15 @@ def has_qemu(paths: VmPaths, *, ticks: int = 0, boot: str = "") -> None:
 def test_a_vm_that_never_ran_is_off(paths: VmPaths) -> None:
     assert live_state(paths).state is VmState.POWEROFF
     assert lock_is_free(paths)
-    (paths.folder / "state.json").write_text("torn")
-    assert live_state(paths).state is VmState.POWEROFF
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "runn', "[]", '{"state": "flying"}'])
+def test_a_state_that_a_power_cut_tore_was_cut_off(paths: VmPaths, content: str) -> None:
+    (paths.folder / "state.json").write_text(content)
+    now = live_state(paths)
+    assert now.state is VmState.ABORTED
+    assert not now.runs
+    assert "cut off" in str(now.details["detail"])
 
 
 @pytest.mark.parametrize(
