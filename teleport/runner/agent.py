@@ -1,4 +1,6 @@
-"""The agent of one VM: what it holds while the VM is there. How it begins is in `beginning`, what people ask of it in `control`.
+"""The agent of one VM: what it holds while the VM is there.
+
+How it begins is in `beginning`, what people ask of it in `control`; a guest comes in by `entrance` and leaves by `exit`.
 
 What is remembered where: the definition in its file; who owns the guest in the owner record; epochs in the journal; what this
 runner runs in `run/vm.json` (for a successor of this agent); how the VM ended in `state.json` beside the definition.
@@ -10,7 +12,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,29 +22,24 @@ from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.process import usable_accelerator
 from teleport.machines.definition import Definition
 from teleport.machines.store import VmPaths
-from teleport.machines.text import parse_definition
-from teleport.model import GuestIdentity, Outcome, OutcomeKind, Progress, VmState
-from teleport.runner.arrival import Arrived
+from teleport.model import GuestIdentity, VmState
 from teleport.runner.display import Display
 from teleport.runner.epochs import prune
-from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.guardian_client import GuardianClient
 from teleport.runner.launch import Launched, Launcher
 from teleport.runner.memory import Doing, Memory, Remembered
+from teleport.runner.news import News
 from teleport.runner.ownership import Record, record_at, set_free
 from teleport.runner.source import SourceTeleport
 from teleport.runner.state import StateFile
 from teleport.runner.target import WaitingTarget
 from teleport.runner.usb import RemoteUsb
-from teleport.runner.vm import RunningVm, TeleportOrder
-from teleport.wire.control_server import Event
+from teleport.runner.vm import RunningVm
 from teleport.wire.transfer_server import TransferServer
 
 log = logging.getLogger(__name__)
 
 MAIN = "main"
-News = asyncio.Queue[Event | None]
-_LINGER_SECONDS = 60.0  # how long a port stays open for a source that has not closed the session
 _POWEROFF_SECONDS = 5.0
 
 
@@ -64,19 +61,20 @@ class Agent:
         self.definition = definition
         self.options = options
         self.runtime = runtime
+        self.news = News()
+        self.say, self.tell = self.news.say, self.news.tell
         self.memory = Memory(runtime)
         self.state = StateFile(options.paths.folder / "state.json")
         self.display = Display(definition, options.paths, home=options.home, enabled=options.display, say=self.say)
         self.usb = RemoteUsb(definition, self.display, say=self.say, may_change=lambda: self.is_idle)
         self.waiting: WaitingTarget | None = None
         self.teleport: SourceTeleport | None = None
-        self.departing: asyncio.Task[None] | None = None  # it, to its very end
+        self.departing: asyncio.Task[None] | None = None  # the same, to its very end
         self.vm: RunningVm | None = None
         self.guardian = guardian
         self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.server: TransferServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listeners: set[News] = set()
         self.shutdown_reason = ""
         self.saving: asyncio.Future[None] | None = None
         self.changing = ""  # the verb that is changing the running machine just now
@@ -109,47 +107,6 @@ class Agent:
         finally:
             await self._stop_everything()
 
-    async def wait_for_guest(self) -> None:
-        """Opens the teleporter's port. Raises BusyError, UsageError."""
-        self.waiting = WaitingTarget(
-            self.launcher,
-            self.display,
-            renew=self._renew,
-            arrived=self._on_arrival,
-            changed=self._on_session,
-            addresses=lambda: self.server.addresses if self.server else (),
-        )
-        self.server = await self._open_port(self.waiting)
-        self.spawn(self.waiting.watch_silence())
-        self.state.set(VmState.TELEPORTING_IN, f"waits at port {self.server.port}", teleporterport=self.server.port)
-        self.say(f"waiting for a teleport at port {self.server.port}")
-
-    def _renew(self) -> Record:
-        """The definition as it is now (a waiting VM's may change), and the owner record that follows from it."""
-        path = self.options.paths.definition
-        self.definition = self.launcher.definition = parse_definition(path.read_bytes(), path)
-        self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
-        self.display.renew(self.definition)
-        self.usb.renew(self.definition)
-        return self.record
-
-    async def _open_port(self, waiting: WaitingTarget) -> TransferServer:
-        """The definition's port; for 0 the one that a predecessor had, where its source still looks for it, else a free one."""
-        teleporter = self.definition.teleporter
-        known = self.runtime / "teleporter.port"
-        predecessors = int(known.read_text()) if not teleporter.port and known.exists() else 0
-        for port in dict.fromkeys((predecessors or teleporter.port, teleporter.port)):
-            server = TransferServer(waiting, address=teleporter.address, port=port, insecure=self.options.insecure)
-            try:
-                await server.start()
-            except BusyError:
-                if port == teleporter.port:
-                    raise
-                continue
-            known.write_text(str(server.port))
-            return server
-        raise AssertionError("the last port is the definition's, and it raises")
-
     def _wanted_accelerator(self) -> str:
         own = self.definition.machine.accelerator
         return os.environ.get("TELEPORT_ACCELERATOR", "auto") if own == "auto" else own
@@ -163,8 +120,7 @@ class Agent:
         if self.vm:
             await self.vm.guest.close()
         self.launcher.let_network_go()
-        for listener in self._listeners:
-            listener.put_nowait(None)
+        self.news.end()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that lives as long as the agent; its failure is the agent's."""
@@ -232,13 +188,13 @@ class Agent:
     async def _watch_death(self, guest: QmpGuest) -> None:
         words = await guest.wait_dead()
         await asyncio.sleep(0.05)  # the last event is read just behind the death
-        if self.teleport and not self._clean_shutdown:
+        if self.teleport and not self.clean_shutdown:
             return  # the handover knows what that means
         if self.options.paths.saved.is_dir():
             self.memory.forget()
             self.end(VmState.SAVED)
-        elif self._clean_shutdown:
-            await self._set_free()
+        elif self.clean_shutdown:
+            await self.set_free()
             self.memory.forget()
             by_us = self.shutdown_reason == "host-qmp-quit"
             self.end(VmState.POWEROFF, "powered off" if by_us else "the guest shut itself down")
@@ -247,10 +203,12 @@ class Agent:
             self.end(VmState.ABORTED, f"QEMU died: {words}", code=GuestLostError.exit_code)
 
     @property
-    def _clean_shutdown(self) -> bool:
+    def clean_shutdown(self) -> bool:
+        """The guest, or a person, has ended the machine on purpose."""
         return self.shutdown_reason in ("guest-shutdown", "host-qmp-quit", "host-ui", "guest-reset")
 
-    async def _set_free(self) -> None:
+    async def set_free(self) -> None:
+        """Nobody owns the guest any more: it ended cleanly."""
         if self.vm and self.vm.generation:
             await set_free(self.record, self.vm.generation)
 
@@ -276,29 +234,6 @@ class Agent:
             await guest.kill()
             await guest.close()
         await self.launcher.forget(launched)
-
-    # ------------------------------------------------------------------ a guest that arrives
-    def _on_session(self, text: str) -> None:
-        self.say(text)
-
-    async def _on_arrival(self, arrived: Arrived) -> None:
-        self.runs(arrived.launched, arrived.guest, generation=arrived.generation, identity=arrived.identity)
-        await self.display.arrived(self.launcher.screens(arrived.launched), arrived.display)  # viewers are waiting
-        self.spawn(open_forwarded_ports(arrived.guest, lambda: self.definition, self.say))
-        self.set_state(VmState.PAUSED if arrived.paused else VmState.RUNNING, "teleported here")
-        self.say("the guest arrived")
-        self.tell(Outcome(kind=OutcomeKind.MOVED, message="the guest arrived", target_qemu_pid=arrived.launched.process.pid))
-        self.spawn(self._close_port_later())
-
-    async def _close_port_later(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                if self.waiting:
-                    await self.waiting.closed.wait()
-        if self.server:
-            await self.server.stop()
-            self.server = None
-        self.waiting = None
 
     # ------------------------------------------------------------------ what the verbs need
     @property
@@ -356,92 +291,3 @@ class Agent:
                 runs=runs,
             )
         )
-
-    # ------------------------------------------------------------------ teleporting
-    async def begin_teleport(self, order: TeleportOrder) -> SourceTeleport:
-        """Starts one. Raises StateError when nothing runs, BusyError when one is under way."""
-        vm = self.running("teleport")
-        if self.teleport:
-            raise BusyError(
-                "teleport", f"VM {self.definition.name!r} is already teleporting", "controlvm NAME teleport-cancel ends it"
-            )
-        self.require_idle("teleport")
-        before = self.state.read()[0]
-        if before not in (VmState.RUNNING, VmState.PAUSED):
-            raise StateError("teleport", f"VM {self.definition.name!r} must be Running or Paused", f"it is {before.value}")
-        self.teleport = SourceTeleport(vm, order, epoch=uuid.uuid4().hex, emit=self.say)
-        self.state.set(VmState.TELEPORTING, f"to {order.host}:{order.port}")
-        self.follow(self.teleport, self.teleport.run())
-        return self.teleport
-
-    def follow(self, teleport: SourceTeleport, work: Coroutine[Any, Any, Outcome]) -> None:
-        """In the background, until nothing of it is left to decide."""
-        self.departing = self.spawn(self._follow(teleport, work))
-
-    async def _follow(self, teleport: SourceTeleport, work: Coroutine[Any, Any, Outcome]) -> None:
-        """One teleport to its very end, also beyond the moment when a person was told that it is in doubt."""
-        doubt = asyncio.ensure_future(self._show_early_word(teleport))
-        try:
-            outcome = await work
-        except GuestLostError as error:
-            self.say(str(error))
-            self.memory.forget()
-            if self._clean_shutdown:
-                await self._set_free()
-                self.end(VmState.POWEROFF, "the guest was shut down while it teleported")
-            else:
-                self.end(VmState.ABORTED, str(error), code=error.exit_code)
-            return
-        except TeleportError as error:
-            self.say(f"not teleported: {error}")
-            await self._back(error)
-            return
-        finally:
-            doubt.cancel()
-            self.teleport = None
-        if outcome.kind is OutcomeKind.MOVED:
-            self.memory.forget()
-            where = f"{outcome.target_vm} at {outcome.target}"
-            self.end(VmState.TELEPORTED, f"to {where}")
-        else:
-            await self._back(None)
-
-    async def _back(self, error: TeleportError | None) -> None:
-        if self.vm is None:
-            return
-        with contextlib.suppress(HypervisorError):
-            self.state.set(await self.state_of(self.vm.guest), f"not teleported: {error}" if error else "")
-        self.remember()
-
-    async def _show_early_word(self, teleport: SourceTeleport) -> None:
-        """What a person is told of a teleport that does not come to its end."""
-        try:
-            outcome = await asyncio.shield(teleport.outcome)
-        except TeleportError as error:
-            self.state.set(VmState.TELEPORTING, str(error))  # overwritten at once where it is the end
-            return
-        if outcome.kind is OutcomeKind.IN_DOUBT:
-            self.state.set(VmState.IN_DOUBT, outcome.message)
-            self.say(f"in doubt: {outcome.message}")
-
-    # ------------------------------------------------------------------ telling those who watch
-    def say(self, news: Progress | str) -> None:
-        """Into the log, and to those who watch."""
-        if isinstance(news, str):
-            log.info("%s", news)
-        self.tell(news)
-
-    def tell(self, news: Event) -> None:
-        """To those who watch."""
-        for listener in self._listeners:
-            listener.put_nowait(news)
-
-    @contextlib.asynccontextmanager
-    async def listen(self) -> AsyncIterator[News]:
-        """A queue of everything that happens meanwhile; None comes when the VM is over."""
-        queue: News = asyncio.Queue()
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)

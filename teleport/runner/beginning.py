@@ -11,6 +11,7 @@ from teleport.machines.saved_state import SavedFacts
 from teleport.machines.snapshots import require_settled
 from teleport.model import VmState
 from teleport.runner.agent import MAIN, Agent
+from teleport.runner.entrance import wait_for_guest
 from teleport.runner.facts import require_media
 from teleport.runner.forwards import open_forwarded_ports
 from teleport.runner.launch import Launched
@@ -36,7 +37,7 @@ async def _start(agent: Agent) -> None:
                 f"teleport discardstate {shlex.quote(agent.definition.name)} drops it, "
                 f"modifyvm {shlex.quote(agent.definition.name)} --teleporter off goes on from it",
             )
-        await agent.wait_for_guest()
+        await wait_for_guest(agent)
         return
     if saved:
         agent.state.set(VmState.STARTING)

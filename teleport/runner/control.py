@@ -13,6 +13,7 @@ from teleport.machines.usb_filters import UsbFilter
 from teleport.machines.vrde import from_dict
 from teleport.model import VmState
 from teleport.runner.agent import Agent
+from teleport.runner.exit import begin_teleport
 from teleport.runner.live import SENT, LiveChanges, parsed
 from teleport.runner.saving import resume_unsaved, save
 from teleport.runner.vm import RunningVm, TeleportOrder
@@ -152,8 +153,8 @@ class ControlHandlers:
             verify_ram=request.verify_ram,
             move_display=request.move_display,
         )
-        async with self._agent.listen() as news:
-            teleport = await self._agent.begin_teleport(order)
+        async with self._agent.news.listen() as news:
+            teleport = begin_teleport(self._agent, order)
             teleport.outcome.add_done_callback(lambda _: news.put_nowait(None))
             while (event := await news.get()) is not None:
                 yield event
@@ -172,7 +173,7 @@ class ControlHandlers:
 
     async def watch(self) -> AsyncIterator[Event]:
         """All that happens from now on, until the VM is over."""
-        async with self._agent.listen() as news:
+        async with self._agent.news.listen() as news:
             while (event := await news.get()) is not None:
                 yield event
 

@@ -6,7 +6,7 @@
                     └──▶ QEMU, in its own session; RAM memfd held here too
 
 What is held by whom: the lock, the QEMUs' parenthood and the RAM descriptors by the guardian; everything else (QMP, journal,
-ports) by the agent. `run/qemu.json` names the QEMUs before they execute, so that none is ever forgotten.
+ports) by the agent. The QEMUs are kept in `teleport.runner.guarded`.
 
 - The agent dies: the guardian starts another, which lists the QEMUs, gets their RAM again and asks them by QMP what they are.
 - The guardian dies: QEMU lives on; the agent sees EOF, ends what it has begun (`teleport.runner.leaving`) and exits. A new guardian
@@ -34,50 +34,30 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
 
 from teleport.errors import BusyError, ProtocolError, StateError, StorageError, TeleportError
 from teleport.host.fd_messages import Message, close_all, receive_async, send
-from teleport.host.process import ProcessWatch, boot_id, start_ticks
+from teleport.host.process import ProcessWatch, start_ticks
 from teleport.model import QemuProcess
+from teleport.runner.guarded import SIGNALS, HeldQemus, read_json, write_json
 from teleport.runner.runtime_folder import open_runtime_folder, remove_runtime_folder
 
 SOCKET_VARIABLE = "TELEPORT_GUARDIAN_FD"
 RESTARTS_VARIABLE = "TELEPORT_AGENT_RESTARTS"
-RAM = "ram"  # the descriptor that the guardian keeps a copy of
-STATE_FILE = "qemu.json"
 _AGENT_FILE = "agent.json"
 _QUICK_DEATH_SECONDS = 60.0
 _QUICK_DEATHS_WITHOUT_QEMU = 4
 _LEAVING_SECONDS = 10.0
 _LOCK_TRIES = 20
 _LOCK_PAUSE_SECONDS = 0.01
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass
-class _Qemu:
-    process: QemuProcess
-    watch: ProcessWatch
-    is_child: bool
-    fd_numbers: Mapping[str, int]  # as QEMU knows them
-    ram_fd: int | None
-    status: int | None = None  # wait status, once it is reaped
-
-    def reap(self) -> None:
-        if self.is_child and self.status is None:
-            pid, status = os.waitpid(self.process.pid, os.WNOHANG)
-            self.status = status if pid else None
 
 
 @dataclass
@@ -87,7 +67,7 @@ class Guardian:
     machine_folder: Path
     run_folder: Path
     agent_argv: Sequence[str]
-    qemus: dict[int, _Qemu] = field(default_factory=dict)
+    qemus: HeldQemus = field(init=False)
     agent: subprocess.Popen[bytes] | None = None
     ever_ready: bool = False
     agent_ready: bool = False
@@ -95,56 +75,8 @@ class Guardian:
     asked_signal: int | None = None
     signalled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    # -- QEMUs
-
-    def live(self) -> list[_Qemu]:
-        """Those that live now."""
-        return [qemu for qemu in self.qemus.values() if start_ticks(qemu.process.pid) == qemu.process.start_ticks]
-
-    def adopt(self) -> None:
-        """Finds the QEMUs of a guardian that died."""
-        for entry in _read_json(self.run_folder / STATE_FILE).get("qemus", []):
-            process = QemuProcess(**{**entry["process"], "argv": tuple(entry["process"]["argv"])})
-            if start_ticks(process.pid) != process.start_ticks:
-                continue
-            ram_fd = _reopen_ram(process.pid, entry["fds"].get(RAM))
-            self.qemus[process.pid] = _Qemu(
-                process, ProcessWatch(process), is_child=False, fd_numbers=entry["fds"], ram_fd=ram_fd
-            )
-
-    def write_state(self) -> None:
-        """`run/qemu.json`, replaced whole. It need not survive the host, only us."""
-        entries = [{"process": asdict(qemu.process), "fds": dict(qemu.fd_numbers)} for qemu in self.qemus.values()]
-        _write_json(self.run_folder / STATE_FILE, {"qemus": entries})
-
-    def spawn(self, request: Message, fds: list[int]) -> Message:
-        """Starts a QEMU in its own session with exactly these descriptors; it executes once the state file names it."""
-        numbers = dict(zip(request["fds"], fds, strict=True))
-        argv = [_with_numbers(argument, numbers) for argument in request["argv"]]
-        stderr_fd = os.open(request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        go_read, go_write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(go_write)
-            _become(argv, fds, stderr_fd=stderr_fd, go_fd=go_read)
-        os.close(go_read)
-        os.close(stderr_fd)
-        try:
-            process = QemuProcess(
-                pid=pid,
-                start_ticks=start_ticks(pid) or 0,
-                label=request["label"],
-                ram_bytes=request["ram_bytes"],
-                argv=tuple(argv),
-            )
-            ram_fd = numbers.get(RAM)
-            self.qemus[pid] = _Qemu(process, ProcessWatch(process), is_child=True, fd_numbers=numbers, ram_fd=ram_fd)
-            self.write_state()
-            os.write(go_write, b"g")
-        finally:
-            os.close(go_write)  # without the byte the child leaves
-        close_all([fd for fd in fds if fd != ram_fd])
-        return {"process": asdict(process)}
+    def __post_init__(self) -> None:
+        self.qemus = HeldQemus(self.run_folder)
 
     # -- requests
 
@@ -152,36 +84,22 @@ class Guardian:
         """Does what one request asks. Raises TeleportError, OSError, KeyError; then `fds` are still the caller's."""
         match request["op"]:
             case "spawn":
-                return self.spawn(request, fds), []
+                return self.qemus.spawn(request, fds), []
             case "list":
-                rams = [qemu.ram_fd for qemu in self.qemus.values() if qemu.ram_fd is not None]
-                return {"qemus": [self._describe(qemu) for qemu in self.qemus.values()]}, rams
+                return self.qemus.described()
             case "forget":
-                qemu = self.qemus[request["pid"]]
-                if qemu in self.live():
-                    raise StateError(
-                        f"QEMU {qemu.process.label} (pid {qemu.process.pid})", "still lives", "end it before it is forgotten"
-                    )
-                qemu.reap()
-                del self.qemus[request["pid"]]
-                close_all([] if qemu.ram_fd is None else [qemu.ram_fd])
-                self.write_state()
+                self.qemus.forget(request["pid"])
             case "ready":
                 self.ever_ready = self.agent_ready = True
                 if self.asked_signal is not None and self.agent is not None:
                     self.agent.send_signal(self.asked_signal)
             case "finish":
-                if living := self.live():
+                if living := self.qemus.live():
                     raise StateError("the VM", f"its QEMU (pid {living[0].process.pid}) still lives", "end it first")
                 self.finish_code = int(request["code"])
             case other:
                 raise ProtocolError("a request to the guardian", f"unknown: {other}")
         return {}, []
-
-    def _describe(self, qemu: _Qemu) -> Message:
-        qemu.reap()
-        alive = qemu in self.live()
-        return {"process": asdict(qemu.process), "alive": alive, "status": qemu.status, "has_ram": qemu.ram_fd is not None}
 
     async def serve(self, connection: socket.socket) -> None:
         """Answers an agent until it closes."""
@@ -206,7 +124,7 @@ class Guardian:
     async def run(self) -> int:
         """Keeps an agent running until the VM is over."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._hand_on, number)
         quick_deaths = 0
         restarts = 0
@@ -220,14 +138,14 @@ class Guardian:
                 async with asyncio.timeout(self._pause_seconds(quick_deaths)):
                     await self.signalled.wait()
             self.signalled.clear()
-            if not self.live() and (
+            if not self.qemus.live() and (
                 not self.ever_ready or quick_deaths > _QUICK_DEATHS_WITHOUT_QEMU or self.asked_signal is not None
             ):
                 return code or 1
             restarts += 1
 
     def _pause_seconds(self, quick_deaths: int) -> float:
-        return min(30.0, 0.1 * 2 ** (quick_deaths - 1)) if self.ever_ready or self.live() else 0.0
+        return min(30.0, 0.1 * 2 ** (quick_deaths - 1)) if self.ever_ready or self.qemus.live() else 0.0
 
     async def _run_agent(self, restarts: int) -> int:
         """One agent from start to end; its exit code (128 + N after signal N)."""
@@ -249,7 +167,7 @@ class Guardian:
                 label="agent",
                 argv=tuple(self.agent_argv),  # for whoever must bring a new guardian
             )
-            _write_json(self.run_folder / _AGENT_FILE, asdict(process))
+            write_json(self.run_folder / _AGENT_FILE, asdict(process))
             ours.setblocking(False)
             watch = ProcessWatch(process)
             serving = asyncio.create_task(self.serve(ours))
@@ -272,67 +190,13 @@ class Guardian:
         """
         self.asked_signal = number
         self.signalled.set()
-        if self.agent is not None and (self.agent_ready or not self.live()):
+        if self.agent is not None and (self.agent_ready or not self.qemus.live()):
             self.agent.send_signal(number)
-
-
-def _with_numbers(argument: str, numbers: Mapping[str, int]) -> str:
-    for name, number in numbers.items():
-        argument = argument.replace(f"{{fd:{name}}}", str(number))
-    return argument
-
-
-def _become(argv: list[str], fds: Sequence[int], *, stderr_fd: int, go_fd: int) -> NoReturn:
-    """The child's side of the fork: waits for the word, and becomes QEMU."""
-    try:
-        if os.read(go_fd, 1) != b"g":
-            os._exit(127)
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (*_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for source, wanted in ((null, 0), (stderr_fd, 1), (stderr_fd, 2)):
-            os.dup2(source, wanted)
-        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - numbers, not paths
-            if fd in fds:
-                os.set_inheritable(fd, True)
-            elif fd > 2:
-                with contextlib.suppress(OSError):  # the listing's own
-                    os.close(fd)
-        os.execvp(argv[0], argv)  # noqa: S606 - an argument list of ours
-    except BaseException as error:  # the parent's code must never go on in the child
-        os.write(2, f"cannot start {argv[:1]}: {error}\n".encode())
-    finally:
-        os._exit(127)
-
-
-def _reopen_ram(pid: int, number: int | None) -> int | None:
-    path = Path(f"/proc/{pid}/fd/{number}")
-    with contextlib.suppress(OSError):  # it died meanwhile
-        if number is not None and str(path.readlink()).startswith("/memfd:"):
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    return None
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(json.dumps({**content, "boot_id": boot_id()}))
-    fresh.rename(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What an earlier guardian of this boot wrote; {} when there is nothing whole."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if content.pop("boot_id", "") == boot_id() else {}
 
 
 async def _end_orphan(run_folder: Path) -> None:
     """Kills an agent that outlived its guardian: two must never write one journal."""
-    entry = _read_json(run_folder / _AGENT_FILE)
+    entry = read_json(run_folder / _AGENT_FILE)
     if entry:
         watch = ProcessWatch(QemuProcess(**{**entry, "argv": ()}))
         await watch.kill()
@@ -359,9 +223,9 @@ async def guard(machine_folder: Path, agent_argv: Sequence[str], *, adopt: bool)
         run_folder = open_runtime_folder(machine_folder)
         await _end_orphan(run_folder)
         guardian = Guardian(machine_folder, run_folder, agent_argv)
-        guardian.adopt()
+        guardian.qemus.adopt()
         if guardian.qemus and not adopt:
-            pid = next(iter(guardian.qemus))
+            pid = next(iter(guardian.qemus)).process.pid
             raise StateError(
                 f"machine {machine_folder.name}",
                 f"its QEMU (pid {pid}) lives on after its runner died",
@@ -373,7 +237,7 @@ async def guard(machine_folder: Path, agent_argv: Sequence[str], *, adopt: bool)
         try:
             return await guardian.run()
         finally:
-            if not guardian.live():
+            if not guardian.qemus.live():
                 remove_runtime_folder(machine_folder, run_folder)
     except OSError as error:
         raise StorageError(f"machine {machine_folder.name}", f"{error.strerror}: {error.filename}") from error

@@ -12,7 +12,8 @@ from teleport.errors import BusyError, HypervisorError, ProtocolError, StateErro
 from teleport.host.fd_messages import Message, close_all, receive, send
 from teleport.host.ram import create_ram, populate
 from teleport.model import QemuProcess
-from teleport.runner.guardian import RAM, RESTARTS_VARIABLE, SOCKET_VARIABLE
+from teleport.runner.guarded import RAM
+from teleport.runner.guardian import RESTARTS_VARIABLE, SOCKET_VARIABLE
 
 _ERRORS = {kind.kind: kind for kind in (BusyError, HypervisorError, ProtocolError, StateError, StorageError, TeleportError)}
 

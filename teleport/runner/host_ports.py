@@ -25,7 +25,7 @@ def _serial(definition: Definition, name: str) -> Iterator[PortWish]:
                 what=f"uartmode{port.number}",
                 address=f"127.0.0.1:{port.path}",
                 error=_tried(socket.SOCK_STREAM, "127.0.0.1", int(port.path)),
-                mend=f"teleport modifyvm {shlex.quote(name)} --uartmode{port.number} disconnected",
+                mend=f"teleport modifyvm {name} --uartmode{port.number} disconnected",
             )
 
 

@@ -7,7 +7,9 @@ from teleport.machines import saved_state
 from teleport.model import VmState
 from teleport.runner.agent import Agent
 from teleport.runner.arrival import Arrival, Arrived
+from teleport.runner.entrance import wait_for_guest
 from teleport.runner.epochs import EpochJournal, SourcePrepared, TargetPrepared, newest, unfinished
+from teleport.runner.exit import follow
 from teleport.runner.launch import ARRIVAL, Launched
 from teleport.runner.live import LiveChanges
 from teleport.runner.memory import Remembered
@@ -111,8 +113,8 @@ class Successor:
         prepared = SourcePrepared.read(sent.records()[0])
         order = TeleportOrder(host=prepared.host, port=prepared.port, insecure=bool(prepared.insecure))
         self._agent.state.set(VmState.TELEPORTING, "a new agent finishes the handover")
-        self._agent.teleport = SourceTeleport(vm, order, epoch=prepared.epoch, emit=self._agent.say)
-        self._agent.follow(self._agent.teleport, self._agent.teleport.recover(prepared))
+        teleport = SourceTeleport(vm, order, epoch=prepared.epoch, emit=self._agent.say)
+        follow(self._agent, teleport, teleport.recover(prepared))
 
     async def _finish_doing(self, vm: RunningVm, remembered: Remembered) -> None:
         """What a predecessor left of a start, a save or a restore."""
@@ -132,7 +134,7 @@ class Successor:
         self._agent.remember()
 
     async def _take_up_arrival(self, journal: EpochJournal, launched: Launched | None) -> None:
-        await self._agent.wait_for_guest()
+        await wait_for_guest(self._agent)
         assert self._agent.waiting is not None
         arrival = Arrival(self._agent.launcher, self._agent.record, prepared=TargetPrepared.read(journal.records()[0]))
         await arrival.recover(launched)

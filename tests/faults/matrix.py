@@ -88,7 +88,9 @@ def expected(case: Case) -> frozenset[End]:
             return frozenset({End.LOST if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
         case Victim.TARGET_GUARDIAN:  # its agent claims nothing any more
             return frozenset({End.TARGET if claimed else End.SOURCE})
-        case Victim.SOURCE_AGENT | Victim.SOURCE_GUARDIAN | Victim.SOURCE_RUNNER | Victim.LINK if before_commit:
+        case Victim.SOURCE_GUARDIAN:  # its agent calls off what it can, and brings the rest to its end
+            return frozenset({End.SOURCE if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
+        case Victim.SOURCE_AGENT | Victim.SOURCE_RUNNER | Victim.LINK if before_commit:
             return frozenset({End.SOURCE})
         case Victim.TARGET_AGENT | Victim.TARGET_RUNNER if case.step in (Step.COPYING, Step.SWITCHING):
             return frozenset({End.SOURCE})

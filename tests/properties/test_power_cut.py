@@ -182,7 +182,14 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         (
-            *("runner/guardian.py", "runner/memory.py", "runner/display.py", "runner/runtime_folder.py", "runner/entrance.py"),
+            *(
+                "runner/guardian.py",
+                "runner/guarded.py",
+                "runner/memory.py",
+                "runner/display.py",
+                "runner/runtime_folder.py",
+                "runner/entrance.py",
+            ),
             *(
                 "cli/display.py",
                 "vrde/rdp/xrdp.py",

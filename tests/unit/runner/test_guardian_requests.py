@@ -32,7 +32,7 @@ def with_guardian(folder: Path, scenario: Scenario) -> None:
             finally:
                 client.close()
                 await serving
-                for qemu in guardian.qemus.values():
+                for qemu in guardian.qemus:
                     await qemu.watch.kill()
                     qemu.reap()
                     if qemu.ram_fd is not None:
