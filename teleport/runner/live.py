@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,7 @@ class LiveChanges:
         nodes = {place: await node_in(vm.guest, before, place) for place in wanted.drives}
         self._note.write_text(json.dumps({"qemu": _identity(vm), "change": asdict(wanted)}))
         try:
-            for place in wanted.drives:
-                await insert(vm.guest, after, place, force=force)
-            for number in wanted.plugs:
-                await plug(vm.guest, after, number)
-            for number in wanted.cables:
-                await set_forwards(vm.guest, before.nic(number), after.nic(number))
-                await set_link(vm.guest, after.nic(number))
+            await self._make(vm, wanted, old=before, new=after, force=force)
             await async_fault_point("live.save")
             edit.save(after)
         except BaseException as error:
@@ -101,6 +95,17 @@ class LiveChanges:
         self._note.unlink()
         self._agent.changed(after)
 
+    @staticmethod
+    async def _make(vm: RunningVm, change: LiveChange, *, old: Definition, new: Definition, force: bool) -> None:
+        """The machine's drives and adapters that `change` names become those of `new`, from those of `old`."""
+        for place in change.drives:
+            await insert(vm.guest, new, place, force=force)
+        for number in change.plugs:
+            await plug(vm.guest, new, number)
+        for number in change.cables:
+            await set_forwards(vm.guest, old.nic(number), new.nic(number))
+            await set_link(vm.guest, new.nic(number))
+
     async def _undo(
         self, vm: RunningVm, wanted: LiveChange, tried: Definition, nodes: Mapping[DrivePlace, str], error: BaseException
     ) -> None:
@@ -108,14 +113,8 @@ class LiveChanges:
         try:
             definition = self._on_disk(vm)
             if definition != tried:
-                for place in wanted.drives:
-                    if await node_in(vm.guest, definition, place) != nodes[place]:
-                        await insert(vm.guest, definition, place, force=True)
-                for number in wanted.plugs:
-                    await plug(vm.guest, definition, number)
-                for number in wanted.cables:
-                    await set_forwards(vm.guest, tried.nic(number), definition.nic(number))
-                    await set_link(vm.guest, definition.nic(number))
+                changed = [place for place in wanted.drives if await node_in(vm.guest, definition, place) != nodes[place]]
+                await self._make(vm, replace(wanted, drives=tuple(changed)), old=tried, new=definition, force=True)
         except TeleportError as second:
             self._agent.say(f"not undone: {second}")
             raise HypervisorError(
