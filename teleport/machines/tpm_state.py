@@ -18,7 +18,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from teleport.errors import StateError, StorageError
+from teleport.errors import StateError, StorageError, UsageError
 from teleport.machines.files import sync_folder, write_durably
 
 FOLDER = "tpm"
@@ -40,7 +40,7 @@ def require_here(folder: Path, *, name: str) -> None:
     raise StateError(
         "startvm",
         f"the TPM of VM {name!r} went with its guest {where}, and with it what the guest has sealed in it",
-        f"start it there, or let the guest come back; `rm -r {shlex.quote(str(moved.parent))}` gives this VM a new, empty TPM",
+        f"start it there, or let the guest come back; `teleport startvm {shlex.quote(name)} --new-tpm` gives this VM a new, empty one",
     )
 
 
@@ -101,10 +101,12 @@ def snapshot_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / FOLDER / _CURRENT / name for name in STATE_FILES)
 
 
-def remove(folder: Path) -> None:
-    """With the VM."""
-    if (folder / FOLDER).is_dir():
-        shutil.rmtree(folder / FOLDER)
+def renew(folder: Path, *, name: str) -> None:
+    """The VM's TPM is not waited for any more: its next start makes a new, empty one. Raises UsageError when it is here, StorageError."""
+    moved = folder / FOLDER / _MOVED
+    if moved.with_name(_CURRENT).is_dir() or not moved.exists():
+        raise UsageError("--new-tpm", f"the TPM of VM {name!r} has not left it", "start it without that option")
+    _unlink(moved)
 
 
 def _make(folder: Path, name: str) -> Path:

@@ -81,6 +81,14 @@ def test_a_tpm_goes_with_its_guest(huge_pages: None) -> None:
 
         scene.here.run("controlvm", "S", "poweroff")
         assert tpm.SECRET in _states(scene.here, "current")[0].read_bytes()  # NVRAM outlives the power
+        assert "has not left it" in scene.here.run("startvm", "S", "--new-tpm", check=False).err
+
+        # ... unless somebody says that it should
+        scene.there.run("modifyvm", "T", "--teleporter", "off")
+        assert "--new-tpm" in scene.there.run("startvm", "T", check=False).err
+        scene.there.run("startvm", "T", "--new-tpm")
+        assert tpm.SECRET not in _states(scene.there, "current")[0].read_bytes()
+        scene.there.run("controlvm", "T", "poweroff")
 
 
 def _is_whole(scene: Scene, pcr: str) -> None:

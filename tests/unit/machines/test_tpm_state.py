@@ -1,10 +1,11 @@
 """Where a TPM's content is: one folder is the VM's own, whatever arrives, fails or goes away."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from teleport.errors import StateError
+from teleport.errors import StateError, UsageError
 from teleport.machines import tpm_state
 from teleport.machines.definition import Definition, Machine
 from teleport.machines.snapshots import Snapshots
@@ -59,7 +60,7 @@ def test_what_went_away_is_not_used_again(tmp_path: Path) -> None:
     for _ in range(2):
         tpm_state.gone(tmp_path, "to VM 'T' on there")
     assert _folders(tmp_path) == set()
-    with pytest.raises(StateError, match=r"'S' went with its guest to VM 'T' on there.*rm -r"):
+    with pytest.raises(StateError, match=r"'S' went with its guest to VM 'T' on there.*startvm S --new-tpm"):
         tpm_state.require_here(tmp_path, name="S")
 
 
@@ -75,11 +76,18 @@ def test_it_comes_back(tmp_path: Path) -> None:
     assert _content(tmp_path) == "back"
 
 
-def test_it_is_removed_with_the_vm(tmp_path: Path) -> None:
-    tpm_state.own(tmp_path)
-    tpm_state.remove(tmp_path)
-    tpm_state.remove(tmp_path)
-    assert not (tmp_path / "tpm").exists()
+def test_a_new_one_replaces_only_one_that_has_left(tmp_path: Path) -> None:
+    for _ in ("without any", "with its own"):
+        with pytest.raises(UsageError, match="has not left it"):
+            tpm_state.renew(tmp_path, name="S")
+        _filled(tpm_state.own(tmp_path), "mine")
+    assert _content(tmp_path) == "mine"
+    tpm_state.gone(tmp_path, "to VM 'T'")
+    with pytest.raises(StateError, match="teleport startvm 'S 1' --new-tpm"):
+        tpm_state.require_here(tmp_path, name="S 1")
+    tpm_state.renew(tmp_path, name="S")
+    tpm_state.require_here(tmp_path, name="S")
+    assert not list(tpm_state.own(tmp_path).iterdir())
 
 
 def test_a_snapshot_has_it_and_gives_it_back(tmp_path: Path) -> None:
@@ -95,7 +103,7 @@ def test_a_snapshot_has_it_and_gives_it_back(tmp_path: Path) -> None:
     assert _content(folder) == "then"
     Snapshots(store, vm).restore("before")
     assert not any(each.exists() for each in tpm_state.snapshot_files(folder))
-    tpm_state.remove(folder)
+    shutil.rmtree(folder / tpm_state.FOLDER)
     Snapshots(store, vm).restore("then")
     assert _content(folder) == "then"
     Snapshots(store, vm).delete("then")
