@@ -323,7 +323,9 @@ class Outcome:
     migrate_ms: float = 0.0
 
 
-AGENT_MARK = "agent@"  # before the endpoint of the guest's agent, which stands behind those of the guest's screens
+# Before the endpoints of the guest's agents, which stand behind those of the guest's screens.
+AGENT_MARK = "agent@"  # qemu-guest-agent
+CLIPBOARD_MARK = "clipboard@"  # spice-vdagent
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ class DisplayOrder:
 
     `folder` (mode 0700) is its own, `keys` keeps certificates; `settings` are the definition's as
     `teleport.machines.vrde.to_dict` writes them; `screens` are endpoints of VNC servers, one a screen,
-    then (after `AGENT_MARK`) that of the guest's agent, if the VM has one.
+    then (after `AGENT_MARK` and `CLIPBOARD_MARK`) those of the guest's agents, if the VM has them.
     """
 
     vm_name: str

@@ -22,7 +22,7 @@ from teleport.machines.drives import Controller
 from teleport.machines.fields import FilePath, Line, Name, Part, Text, Uuid, Vrde, require_unique
 from teleport.machines.remote_media import needs_owner_folder
 from teleport.machines.usb_filters import UsbFilter
-from teleport.machines.vrde import AuthType, VrdeSettings, is_display_key
+from teleport.machines.vrde import AuthType, ClipboardMode, VrdeSettings, is_display_key
 
 FORMAT = 1  # of the definition file; a reader refuses a newer one
 MACHINE_VERSION = "10.0"  # the pin for new VMs: the oldest QEMU that Teleport takes, so that every host knows it
@@ -257,6 +257,8 @@ class Definition(Part):
             raise ValueError("the remote display needs a graphics controller: --graphicscontroller vboxvga, or --vrde off")
         if self.vrde.auth_type is AuthType.GUEST and not self.machine.guest_agent:
             raise ValueError("--vrdeauthtype guest asks the agent in the guest: give --guest-agent on too")
+        if self.vrde.clipboard is not ClipboardMode.DISABLED and not self.machine.guest_agent:
+            raise ValueError("--clipboard needs a channel to the agent in the guest: give --guest-agent on too")
         if wrong := next(filter(is_display_key, self.extradata), None):
             raise ValueError(f"extradata {wrong!r} belongs to the display: `teleport setextradata` sets it in [vrde]")
         return self

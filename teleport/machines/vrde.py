@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from teleport.errors import UsageError
+from teleport.machines import display_extensions
 
 DEFAULT_PORT = 3389
 DEFAULT_EXTENSION = "rdp"
@@ -37,6 +38,15 @@ class SecurityMethod(Enum):
     TLS = "tls"
 
 
+class ClipboardMode(Enum):
+    """`--clipboard`: which way text may go between viewers (VirtualBox's host) and the guest."""
+
+    DISABLED = "disabled"
+    HOST_TO_GUEST = "hosttoguest"
+    GUEST_TO_HOST = "guesttohost"
+    BIDIRECTIONAL = "bidirectional"
+
+
 @dataclass(frozen=True)
 class VrdeSettings:
     """The remote display of one VM.
@@ -59,6 +69,7 @@ class VrdeSettings:
     properties: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
     monitors: int = 1
+    clipboard: ClipboardMode = ClipboardMode.DISABLED
 
     def is_disabled(self, feature: str) -> bool:
         """Whether `Client/Disable<feature>` is set."""
@@ -196,10 +207,12 @@ _FEATURES: Mapping[str, str] = MappingProxyType(
 
 
 def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:
-    """`--vrdeproperty NAME=VALUE`. `known` are the extension's properties (default: those of a built-in one); an empty value
+    """`--vrdeproperty NAME=VALUE`. `known` are the extension's properties (default: what it says itself); an empty value
     removes the property. Raises UsageError for names it doesn't know and values it doesn't take."""
     if known is None:
-        known = BUILT_IN_PROPERTIES.get(settings.extension, {})
+        known = BUILT_IN_PROPERTIES.get(settings.extension)
+    if known is None:
+        known = display_extensions.properties_of(settings.extension)
     spec = {each.lower(): known[each] for each in known}.get(name.lower())
     if spec is None:
         raise UsageError(
@@ -224,6 +237,13 @@ def _auth_type(what: str, value: str) -> AuthType:
     return AuthType(value.lower())
 
 
+def _clipboard(what: str, value: str) -> ClipboardMode:
+    modes = [each.value for each in ClipboardMode]
+    if value.lower() not in modes:
+        raise UsageError(what, f"{value!r} is no mode of the clipboard", f"use {', '.join(modes)}")
+    return ClipboardMode(value.lower())
+
+
 def _library(what: str, value: str) -> str:
     return "" if value.lower() == "default" else _path(what, value)
 
@@ -240,6 +260,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyTy
         "vrdereusecon": ("reuse_connection", _switch),
         "vrdevideochannel": ("video_channel", _switch),
         "vrdevideochannelquality": ("video_quality", lambda what, value: _number(what, value, 10, 100)),
+        "clipboard": ("clipboard", _clipboard),
         "monitorcount": ("monitors", lambda what, value: _number(what, value, 1, MOST_MONITORS)),
     }
 )
@@ -355,6 +376,7 @@ def to_dict(settings: VrdeSettings) -> dict[str, object]:
     raw: dict[str, object] = {each.name: getattr(settings, each.name) for each in fields(settings)}
     return raw | {
         "auth_type": settings.auth_type.value,
+        "clipboard": settings.clipboard.value,
         "properties": dict(settings.properties),
         "users": dict(settings.users),
     }

@@ -23,12 +23,12 @@ from teleport.machines.definition import Definition
 from teleport.machines.firmware import firmware_files
 from teleport.machines.passwords import password_descriptor
 from teleport.machines.store import VmPaths
-from teleport.model import AGENT_MARK, GuestIdentity, Owner, QemuProcess
+from teleport.model import AGENT_MARK, CLIPBOARD_MARK, GuestIdentity, Owner, QemuProcess
 from teleport.runner.guardian_client import GuardedQemu, GuardianClient
 from teleport.runner.ownership import host_identity
 
 ARRIVAL = "arrival-"  # the label of a QEMU that takes in a guest, before its epoch
-_AGENT_SOCKET = "agent.sock"
+_AGENT_SOCKET, _CLIPBOARD_SOCKET = "agent.sock", "clipboard.sock"
 _TPM = "tpm"  # the descriptor of its control channel
 
 
@@ -116,6 +116,7 @@ class Launcher:
                 paused=True,
                 vnc_sockets=self._vnc_sockets(folder),
                 agent_socket=str(folder / _AGENT_SOCKET),
+                clipboard_socket=str(folder / _CLIPBOARD_SOCKET),
                 tpm_fd=f"{{fd:{_TPM}}}",
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
@@ -183,11 +184,14 @@ class Launcher:
         )
 
     def screens(self, launched: Launched) -> tuple[str, ...]:
-        """Where this QEMU serves the guest's screens, as the display's front wants to know it, and the channel of the guest's agent;
+        """Where this QEMU serves the guest's screens, as the display's front wants to know it, and the channels of the guest's agents;
         () without graphics."""
         screens = tuple(f"unix:{path}" for path in self._vnc_sockets(launched.folder))
-        agent = (f"{AGENT_MARK}unix:{launched.folder / _AGENT_SOCKET}",) if self.definition.machine.guest_agent else ()
-        return (*screens, *agent) if screens else ()
+        channels = (
+            f"{AGENT_MARK}unix:{launched.folder / _AGENT_SOCKET}",
+            f"{CLIPBOARD_MARK}unix:{launched.folder / _CLIPBOARD_SOCKET}",
+        )
+        return (*screens, *(channels if self.definition.machine.guest_agent else ())) if screens else ()
 
     def _vnc_sockets(self, folder: Path) -> tuple[str, ...]:
         return tuple(str(folder / f"vnc{number}") for number in range(1, screen_count(self.definition) + 1))

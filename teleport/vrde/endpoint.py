@@ -13,7 +13,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BUFFER_BYTES = 1 << 20
 DIAL_SECONDS = 5
 TICKET_BYTES = 32
-AGENT = 0  # instead of a screen's number: the guest's agent
+AGENT, CLIPBOARD = 0, 254  # instead of a screen's number: the guest's agent, its clipboard (see `clipboard_link`)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class UnixEndpoint:
 class TunnelEndpoint:
     """A VNC server behind a tunnel on another host: TLS to `host`:`port`, whose certificate has this SHA-256 `fingerprint` (hex),
     opened by `ticket` (64 hex digits), both learnt over the agents' authenticated channel. `screen` counts from 1;
-    `AGENT` is the guest's agent."""
+    `AGENT` and `CLIPBOARD` stand for the guest's agents."""
 
     host: str
     port: int

@@ -19,6 +19,8 @@
     {"do": "usb-told", "name": …, "text": …} → {"ok": true}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
+Beside each "agent" stands "clipboard", likewise.
+
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
 """
 
@@ -38,11 +40,14 @@ from pathlib import Path
 from teleport.errors import TeleportError, UsageError
 from teleport.machines.vrde import from_dict
 from teleport.vrde import auth, extension
+from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.endpoint import Endpoint, TunnelEndpoint, from_text
 from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
+from teleport.vrde.gates import Gates
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
+from teleport.vrde.streams import first_to_end
 from teleport.vrde.throttle import Throttle
 from teleport.vrde.tunnel import Tunnel
 from teleport.vrde.usb import UsbDevices
@@ -71,6 +76,7 @@ class Front:
         if problem := found.problem():
             raise UsageError("the remote display", problem)
         folder = Path(config.folder)
+        self._clipboard = ClipboardLink(from_text(config.clipboard) if config.clipboard else None, Gates.of(config.settings))
         self._usb = UsbDevices(folder, _note, allowed=not config.settings.is_disabled("USB"))
         self._context = extension.Context(
             vm_name=config.vm_name,
@@ -83,6 +89,7 @@ class Front:
             throttle=Throttle(time.monotonic),
             note=_note,
             usb=self._usb,
+            clipboard=self._clipboard,
             details=config.details,
         )
         self._server = found.serve(self._context)
@@ -103,12 +110,7 @@ class Front:
 
     async def serve(self) -> None:
         """Returns when it is told to stop, or nobody is left to serve."""
-        orphan = asyncio.create_task(self._watch())
-        try:
-            await self._done.wait()
-        finally:
-            orphan.cancel()
-            await asyncio.gather(orphan, return_exceptions=True)
+        await first_to_end(self._done.wait(), self._watch(), self._clipboard.run())
 
     async def stop(self) -> None:
         """Frees everything."""
@@ -136,6 +138,7 @@ class Front:
             "addresses": list(bound.addresses) if bound else [],
             "screens": [str(each) for each in self._screens.endpoints],
             "agent": str(self._guest.endpoint or ""),
+            "clipboard": str(self._clipboard.endpoint or ""),
             "sessions": [asdict(each) for each in self._sessions.all()],
             "details": {**self._server.details(), **({"limit": limit} if (limit := auth.limit(self._settings)) else {})},
         }
@@ -193,13 +196,14 @@ class Front:
         if not isinstance(texts, list) or not texts:
             raise UsageError("the display's front", "retarget needs the guest's screens")
         screens: tuple[Endpoint, ...] = tuple(from_text(str(each)) for each in texts)
-        agent = str(request.get("agent", ""))
+        agent, clipboard = (str(request.get(name, "")) for name in ("agent", "clipboard"))
         began = time.monotonic()
         switched = await self._screens.retarget(screens)
         self._open_log()
         self._tunnel.break_off()
         await self._usb.retarget(screens[0] if isinstance(screens[0], TunnelEndpoint) else None)
         self._guest.endpoint = from_text(agent) if agent else None
+        self._clipboard.retarget(from_text(clipboard) if clipboard else None)
         log.info(
             "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
             screens[0],
@@ -227,6 +231,7 @@ class Front:
         authenticator = auth.build(settings, self._guest)
         await self._server.update(settings)
         self._screens.update(settings)
+        self._clipboard.allow(Gates.of(settings))
         self._sessions.settings = settings
         self._authenticator.current = authenticator
         self._settings = settings

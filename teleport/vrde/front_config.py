@@ -16,14 +16,15 @@ Json = dict[str, object]
 
 @dataclass(frozen=True)
 class FrontConfig:
-    """What a front is started with. `screens` and `agent` are endpoints as text (`teleport.vrde.endpoint`), `keys` a folder that
-    keeps certificates over restarts (default: the front's own), `agent` "" for a VM without a guest agent."""
+    """What a front is started with. `screens`, `agent` and `clipboard` are endpoints as text (`teleport.vrde.endpoint`), `keys` a folder
+    that keeps certificates over restarts (default: the front's own); `agent` and `clipboard` are "" for a VM without those channels."""
 
     vm_name: str
     folder: str
     settings: VrdeSettings
     screens: tuple[str, ...]
     agent: str = ""
+    clipboard: str = ""
     keys: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 

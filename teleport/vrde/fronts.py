@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teleport.machines.vrde import from_dict
-from teleport.model import AGENT_MARK, DisplayOrder, DisplayStatus, SharedUsb
+from teleport.model import AGENT_MARK, CLIPBOARD_MARK, DisplayOrder, DisplayStatus, SharedUsb
 from teleport.ports import DisplayFront
 from teleport.vrde import control, endpoint
 from teleport.vrde.front_config import FrontConfig, Json
@@ -16,25 +16,31 @@ from teleport.vrde.front_config import FrontConfig, Json
 
 def _status(answer: Json) -> DisplayStatus:
     addresses, screens, sessions, details = (answer.get(name) for name in ("addresses", "screens", "sessions", "details"))
-    agent = (f"{AGENT_MARK}{answer['agent']}",) if answer.get("agent") else ()
+    marks = (("agent", AGENT_MARK), ("clipboard", CLIPBOARD_MARK))
+    channels = [f"{mark}{answer[name]}" for name, mark in marks if answer.get(name)]
     return DisplayStatus(
         port=int(str(answer["port"])),
         addresses=tuple(map(str, addresses)) if isinstance(addresses, list) else (),
-        screens=(*map(str, screens), *agent) if isinstance(screens, list) else (),
+        screens=(*map(str, screens), *channels) if isinstance(screens, list) else (),
         viewers=len(sessions) if isinstance(sessions, list) else 0,
         extension=str(answer["extension"]),
         details={str(name): str(value) for name, value in details.items()} if isinstance(details, dict) else {},
     )
 
 
-def _apart(endpoints: Sequence[str]) -> tuple[list[str], str]:
-    """The screens, and the guest's agent ("": none)."""
-    agent = next((each.removeprefix(AGENT_MARK) for each in endpoints if each.startswith(AGENT_MARK)), "")
-    return [each for each in endpoints if not each.startswith(AGENT_MARK)], agent
+def _apart(endpoints: Sequence[str]) -> tuple[list[str], str, str]:
+    """The screens, the guest's agent and its clipboard ("": none)."""
+    agent, clipboard = (
+        next((each.removeprefix(mark) for each in endpoints if each.startswith(mark)), "")
+        for mark in (AGENT_MARK, CLIPBOARD_MARK)
+    )
+    return [each for each in endpoints if not each.startswith((AGENT_MARK, CLIPBOARD_MARK))], agent, clipboard
 
 
 def reachable_at(host: str, text: str) -> str:
-    """An endpoint that another host named, with the name under which that host is known here."""
+    """An endpoint that another host named ("": none), with the name under which that host is known here."""
+    if not text:
+        return ""
     known = endpoint.from_text(text)
     return endpoint.to_text(replace(known, host=host) if host and isinstance(known, endpoint.TunnelEndpoint) else known)
 
@@ -56,9 +62,9 @@ class Front:
 
     async def retarget(self, screens: Sequence[str], *, host: str = "") -> int:
         """See teleport.ports.DisplayFront."""
-        shown, agent = _apart(screens)
+        shown, agent, clipboard = _apart(screens)
         return await self._client.retarget(
-            [reachable_at(host, each) for each in shown], reachable_at(host, agent) if agent else ""
+            [reachable_at(host, each) for each in shown], reachable_at(host, agent), reachable_at(host, clipboard)
         )
 
     async def update(self, settings: Mapping[str, object]) -> None:
@@ -67,8 +73,9 @@ class Front:
 
     async def tunnel(self, address: str) -> tuple[str, ...]:
         """See teleport.ports.DisplayFront."""
-        screens, agent = await self._client.tunnel(address=address)
-        return (*screens, f"{AGENT_MARK}{agent}") if agent else screens
+        screens, agent, clipboard = await self._client.tunnel(address=address)
+        marked = ((AGENT_MARK, agent), (CLIPBOARD_MARK, clipboard))
+        return (*screens, *(f"{mark}{place}" for mark, place in marked if place))
 
     async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
         """See teleport.ports.DisplayFront."""
@@ -96,7 +103,7 @@ class Fronts:
 
     async def start(self, order: DisplayOrder) -> DisplayFront:
         """See teleport.ports.DisplayFronts."""
-        screens, agent = _apart(order.screens)
+        screens, agent, clipboard = _apart(order.screens)
         await control.start(
             FrontConfig(
                 vm_name=order.vm_name,
@@ -104,6 +111,7 @@ class Fronts:
                 settings=from_dict(order.settings),
                 screens=tuple(screens),
                 agent=agent,
+                clipboard=clipboard,
                 keys=order.keys,
             )
         )

@@ -5,6 +5,7 @@
     viewer ─▶ front (stays on the source's host) ═ TLS 1.3, certificate by fingerprint ═▶ tunnel (target's front) ─▶ QEMU's VNC
                                                    ticket (32 bytes), screen (1 byte), then RFB
                                                    (screen 0: the guest's agent, then its JSON;
+                                                    254: its clipboard, then spice-vdagent's protocol;
                                                     255: a USB device that is shared there, see `usb_frames`)
 
 Fingerprint and ticket travel over the agents' authenticated channel, so neither a certificate authority nor a password is needed. The
@@ -21,7 +22,7 @@ import ssl
 
 from teleport.errors import BusyError, TeleportError
 from teleport.vrde import certificate
-from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, TICKET_BYTES, Endpoint
+from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, CLIPBOARD, TICKET_BYTES, Endpoint
 from teleport.vrde.extension import Context
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.streams import first_to_end, peer_of, pipe
@@ -66,6 +67,7 @@ class Tunnel:
             "ticket": self._ticket.hex(),
             "screens": len(self._context.screens),
             "agent": self._agent.endpoint is not None,
+            "clipboard": bool(self._context.clipboard and self._context.clipboard.endpoint),
         }
 
     @property
@@ -105,6 +107,9 @@ class Tunnel:
             known = hmac.compare_digest(shown[:TICKET_BYTES], self._ticket)
             if known and shown[-1] == USB and self._context.usb:
                 await self._context.usb.serve_front(reader, writer)
+                return
+            if known and shown[-1] == CLIPBOARD and self._context.clipboard:
+                await self._context.clipboard.serve_front(reader, writer)
                 return
             if not known or endpoint is None:
                 self._context.note(f"tunnel: {client} refused: wrong ticket")

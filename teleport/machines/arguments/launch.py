@@ -23,7 +23,8 @@ class Launch:
     RAM, shared (or the runner's token for one); None for private RAM. `identity` is what the guest sees of another VM, whose
     guest arrives here; `firmware` is needed for firmware efi alone. `paused` starts without running (`incoming` does so
     anyway, and waits for `migrate-incoming`). `vnc_sockets` are where QEMU serves the guest's screens, one each, in a folder of mode
-    0700 (its VNC asks for no password), and `agent_socket` in it is the guest agent's channel. `secret_files` maps a drive's node to
+    0700 (its VNC asks for no password), and `agent_socket` and `clipboard_socket` in it are the channels of the
+    guest's agents. `secret_files` maps a drive's node to
     where QEMU reads its medium's password. `tpm_fd` is the control channel of the guest's swtpm, needed with a TPM alone.
     """
 
@@ -37,6 +38,7 @@ class Launch:
     paused: bool = False
     vnc_sockets: tuple[str, ...] = ()
     agent_socket: str = ""
+    clipboard_socket: str = ""
     tpm_fd: int | str | None = None
     secret_files: Mapping[str, str] = field(default_factory=dict)
 

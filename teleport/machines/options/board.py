@@ -327,7 +327,7 @@ OPTIONS = (
         SWITCH,
         "machine.guest_agent",
         label="Guest agent",
-        about="a channel to qemu-guest-agent in the guest, for --vrdeauthtype guest",
+        about="channels to the agents in the guest: qemu-guest-agent for --vrdeauthtype guest, spice-vdagent for --clipboard",
         group=SYSTEM,
         also=("guestagent",),
     ),

@@ -22,7 +22,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("nested-hw-virt", "x2apic", "triplefaultreset"), _CPU),
         **dict.fromkeys(("accelerate3d", "accelerate2dvideo"), _SCREEN_3D),
         **dict.fromkeys(("pagefusion", "guestmemoryballoon"), "a guest has the memory that --memory says, all the time"),
-        "clipboard": "Teleport does not have it yet",
         "draganddrop": _ADDITIONS,
         **dict.fromkeys(("groups", "iconfile", "defaultfrontend"), _NO_WINDOW),
         "snapshotfolder": "snapshots lie beside the disks that they are of",

@@ -160,6 +160,15 @@ _DISPLAY = (
     ),
     _display("vrdevideochannel", "video_channel", "VRDE video channel", "videos as JPEG or MJPEG", "on|off", choices=_ON_OFF),
     _display("vrdevideochannelquality", "video_quality", "VRDE video quality", "their quality in percent", "10-100"),
+    _display(
+        "clipboard",
+        "clipboard",
+        "Clipboard Mode",
+        "text that is copied at a viewer (host) and in the guest; needs --guest-agent on and spice-vdagent in the guest",
+        "MODE",
+        choices=tuple(each.value for each in vrde.ClipboardMode),
+        also=("clipboardmode", "clipboard-mode"),
+    ),
     _display("vrdeextpack", "extension", "VRDE extension", "the extension that serves the display", "default|NAME"),
     _display(
         "vrdeproperty",

@@ -84,21 +84,24 @@ def _chunk(body: bytes) -> Chunk:
 
 
 class Assembly:
-    """One channel's PDUs out of their chunks."""
+    """One channel's PDUs out of their chunks; a longer one than `most_bytes` is read past."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_PDU_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._parts = bytearray()
+        self._is_too_long = False
 
     def feed(self, chunk: Chunk) -> bytes | None:
-        """The PDU that this chunk ends, if it does. Raises RdpError for one beyond every measure."""
+        """The PDU that this chunk ends, if it does."""
         if chunk.flags & FIRST:
             self._parts.clear()
-        self._parts += chunk.data
-        if len(self._parts) > MOST_PDU_BYTES:
-            raise RdpError("a channel's PDU of more than 64 KiB")
+            self._is_too_long = False
+        self._is_too_long |= len(self._parts) + len(chunk.data) > self._most_bytes
+        if not self._is_too_long:
+            self._parts += chunk.data
         if not chunk.flags & LAST:
             return None
-        whole = bytes(self._parts)
+        whole = None if self._is_too_long else bytes(self._parts)
         self._parts.clear()
         return whole
 

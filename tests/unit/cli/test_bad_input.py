@@ -52,6 +52,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "vram": (("257",), "1 to 256"),
     "monitorcount": (("9",), "1 to 8"),
     "guest-agent": (("qemu",), "on or off"),
+    "clipboard": (("both",), "disabled, hosttoguest"),
     "tpm-type": (("2",), "none, 1.2 or 2.0"),
     "ownerfolder": (("a\nb",), "control"),
     "nic": (("nats",), "did you mean nat?"),

@@ -23,6 +23,7 @@ LAUNCH = Launch(
     paused=True,
     firmware=FirmwareFiles("/fw/code.fd", "/fw/vars.fd"),
     agent_socket="/run/agent.sock",
+    clipboard_socket="/run/clipboard.sock",
     tpm_fd=8,
     vnc_sockets=("/run/vnc1", "/run/vnc2", "/run/vnc3"),
 )

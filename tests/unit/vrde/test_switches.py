@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from teleport.machines.vrde import VrdeSettings, set_extradata, set_property
+from teleport.machines.vrde import ClipboardMode, VrdeSettings, set_extradata, set_option, set_property
 from teleport.vrde.gates import Gates
 from teleport.vrde.rdp import xrdp
 
@@ -18,7 +18,7 @@ GATES: dict[str, Callable[[Gates], bool]] = {
 
 @pytest.mark.parametrize("feature", GATES)
 def test_each_switch_closes_its_gate_alone_and_opens_it_again(feature: str) -> None:
-    everything = VrdeSettings()
+    everything = VrdeSettings(clipboard=ClipboardMode.BIDIRECTIONAL)
 
     def passing(settings: VrdeSettings | None) -> set[str]:
         assert settings is not None
@@ -33,6 +33,15 @@ def test_each_switch_closes_its_gate_alone_and_opens_it_again(feature: str) -> N
         assert off is not None
         assert passing(set_property(off, f"Client/Disable{feature}", "")) == set(GATES)
         assert passing(set_extradata(off, f"VRDP/Feature/Client/Disable{feature}", "")) == set(GATES)
+
+
+@pytest.mark.parametrize(
+    ("mode", "inwards", "outwards"),
+    [("disabled", False, False), ("hosttoguest", True, False), ("guesttohost", False, True), ("Bidirectional", True, True)],
+)
+def test_each_mode_of_the_clipboard_lets_text_pass_one_way(mode: str, inwards: bool, outwards: bool) -> None:
+    gates = Gates.of(set_option(VrdeSettings(), "clipboard", mode))
+    assert (gates.clipboard_in, gates.clipboard_out) == (inwards, outwards)
 
 
 def test_no_microphone_reaches_the_guest_with_or_without_its_switch() -> None:
