@@ -1,8 +1,7 @@
-"""What a block device or LUN calls itself, the same on every host that sees it.
+"""What a block device or LUN calls itself, the same on every host that sees it: `teleport.preflight.device`, `teleport.preflight.lun`.
 
-A device's is written as KIND:NAME; names of different kinds cannot be compared (`teleport.preflight.storage.other_identity`). Names
-that differ prove that they are two. A name that two share proves something only if it was made for that disk alone: iSCSI servers
-call their LUNs alike by default, and a clone like its original. A remote disk's is `teleport.preflight.lun`'s.
+Names that differ prove that they are two. A name that two share proves something only if it was made for that disk alone: iSCSI
+servers call their LUNs alike by default, and a clone like its original.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from teleport.errors import StorageError
 from teleport.host.storage_tools import output_of
 from teleport.machines.passwords import password_descriptor
 from teleport.machines.remote_media import IscsiLun, NbdExport, parse
+from teleport.preflight.device import Device
 from teleport.preflight.lun import RemoteDisk
 
 _SECONDS = 10.0
@@ -27,21 +27,49 @@ _DEFAULT_SERIAL = re.compile(r"beaf.*|iet\b.*|myserial.*|[0-9a-f]{0,8}|.{0,3}|(.
 _LUN_ITSELF = re.compile(
     r"Association:\(0\)"
 )  # SPC-4, 7.8.6: 0 is the logical unit, others are the port and the device it is seen by
-# Files of /sys/dev/block/MAJOR:MINOR that name a device: LVM's and multipath's UUID, SCSI's and NVMe's world-wide name.
-_NAMES = (("dm", "dm/uuid"), ("wwid", "device/wwid"), ("wwid", "wwid"))
+_MULTIPATH = "mpath-"  # device-mapper's UUID of a multipath device: its disk has the name
+_WORLD_WIDE_NAMES = ("device/wwid", "wwid")  # SCSI's and NVMe's, in a disk's folder of sysfs
 
 
-def device_identity(device_number: int, *, sysfs: Path = Path("/sys")) -> str:
-    """A block device's own name; "" when it has none (a loop device, a virtual disk)."""
-    folder = sysfs / f"dev/block/{os.major(device_number)}:{os.minor(device_number)}"
-    for kind, name in _NAMES:
+def device_identity(device_number: int, *, sysfs: Path = Path("/sys")) -> Device:
+    """What a block device is called by the kernel."""
+    folder = (sysfs / f"dev/block/{os.major(device_number)}:{os.minor(device_number)}").resolve()
+    mapped = _word(folder / "dm/uuid")
+    name = "" if mapped.startswith(_MULTIPATH) else mapped
+    if number := _word(folder / "partition"):
+        name, folder = f"partition {number}", folder.parent
+    return Device(here=f"{_boot()}/{_within_one_boot(folder, device_number)}", name=name, lies_on=tuple(sorted(_disks(folder))))
+
+
+def _disks(folder: Path) -> set[str]:
+    """The world-wide names of the disks that a device lies on."""
+    below = [each.resolve() for each in (folder / "slaves").glob("*")]
+    if below:
+        return {name for each in below for name in _disks(each.parent if (each / "partition").exists() else each)}
+    return {name for name in [next(filter(None, (_word(folder / each) for each in _WORLD_WIDE_NAMES)), "")] if name}
+
+
+def _within_one_boot(folder: Path, device_number: int) -> str:
+    """Its number; a loop device's is the file behind it, which another loop device may have too."""
+    if backing := _word(folder / "loop/backing_file"):
         try:
-            text = (folder / name).read_text().strip()
+            status = Path(backing).stat()
         except OSError:
-            continue
-        if text:
-            return f"{kind}:{text}"
-    return ""
+            pass  # a file that is gone, or in another namespace
+        else:
+            return f"file/{status.st_dev}:{status.st_ino}+{_word(folder / 'loop/offset')}"
+    return f"block/{os.major(device_number)}:{os.minor(device_number)}"
+
+
+def _word(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 async def remote_identity(url: str, *, password_file: str, initiator: str) -> str:
@@ -79,8 +107,7 @@ async def _addresses(server: str) -> tuple[str, ...]:
 
 def _this_host() -> str:
     """Where loopback addresses mean one place: this boot of this kernel, and this network namespace of it."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{Path('/proc/self/ns/net').stat().st_ino}"
+    return f"{_boot()}/{Path('/proc/self/ns/net').stat().st_ino}"
 
 
 async def _lun_pages(lun: IscsiLun, *, password_file: str, initiator: str) -> tuple[str, str]:

@@ -154,11 +154,9 @@ def _looked_at(fact: MediumFact) -> MediumFact:
 def _identity(status: os.stat_result) -> str:
     """The very same file or device within one boot of one kernel; equal ones are the same, unequal ones may be the same all the
     same (two mounts of one share)."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if stat.S_ISBLK(status.st_mode):
-        if name := device_identity(status.st_rdev):
-            return name
-        return f"{boot}/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        return device_identity(status.st_rdev).text
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}/{os.major(status.st_dev)}:{os.minor(status.st_dev)}/{status.st_ino}"
 
 

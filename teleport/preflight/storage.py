@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from teleport.model import Fact, Finding, MediumFact
 from teleport.preflight.compare import MISSING, natural_order
+from teleport.preflight.device import device, not_one_device, other_device
 from teleport.preflight.lun import not_one_disk, remote_disk
 
 # QEMU refuses to migrate a guest that uses one of these, also as a backing file (machines.md): "The vdi format used by node
@@ -12,8 +13,6 @@ from teleport.preflight.lun import not_one_disk, remote_disk
 UNSUPPORTED_FORMATS = frozenset({"vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels", "vvfat"})
 # Kinds of media that each side has a copy of its own of: QEMU writes the whole store at `cont`.
 OWN_COPY_KINDS = frozenset({"nvram"})
-# Kinds of names that a device gives itself and that are the same on every host (`teleport.host.device_identity`).
-_DEVICE_NAMES = frozenset({"dm", "wwid", "scsi"})
 # So many of the sampled blocks with data, or this share of them, may differ for two device nodes to be taken for one disk: a
 # running guest writes between the two looks, another disk differs nearly everywhere.
 _DIFFERING_BLOCKS = 2
@@ -117,27 +116,35 @@ def _same_medium(here: MediumFact, there: MediumFact, proofs: Mapping[str, str])
         yield from _same_content(here, there)
     elif not here.read_only and not there.read_only:
         wrong = proofs.get(here.node, "it was not proved to be the same storage")
-        remote = remote_disk(here.identity) or remote_disk(there.identity)
         if wrong:
             yield Finding(f"medium {here.node} storage", here.path, f"{there.path}: {wrong}")
         elif not same_samples(here.content, there.content):
             yield Finding(f"medium {here.node} content", here.path, f"{there.path}: another disk, its content differs")
-        elif remote and (unproved := not_one_disk(here.identity, there.identity)):
+        elif unproved := _unproved(here, there):
             yield Finding(f"medium {here.node} identity", here.path, f"{there.path}: {unproved}")
 
 
+def _unproved(here: MediumFact, there: MediumFact) -> str:
+    """Why two disks that nothing can lie beside are not proved to be one; "" when they are, and for files."""
+    if remote_disk(here.identity) or remote_disk(there.identity):
+        return not_one_disk(here.identity, there.identity)
+    if device(here.identity) or device(there.identity):
+        return not_one_device(here, there)
+    return ""
+
+
 def other_identity(here: str, there: str) -> bool:
-    """Whether two names that devices give themselves (KIND:NAME) say that these are two. Inodes are of one host only."""
+    """Whether two names that disks give themselves say that these are two. Inodes are of one host only."""
     remote = remote_disk(here), remote_disk(there)
     if remote[0] and remote[1]:
         return bool(remote[0].name and remote[1].name) and remote[0].name != remote[1].name
-    kinds = here.partition(":")[0], there.partition(":")[0]
-    return kinds[0] == kinds[1] and kinds[0] in _DEVICE_NAMES and here != there
+    devices = device(here), device(there)
+    return bool(devices[0] and devices[1] and other_device(devices[0], devices[1]))
 
 
 def _named(fact: MediumFact) -> str:
-    remote = remote_disk(fact.identity)
-    return remote.name if remote else fact.identity
+    remote, local = remote_disk(fact.identity), device(fact.identity)
+    return remote.name if remote else local.words if local else fact.identity
 
 
 def _same_content(here: MediumFact, there: MediumFact) -> Iterable[Finding]:

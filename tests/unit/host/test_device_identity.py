@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from teleport.host.device_identity import device_identity, has_own_serial, lun_name
-from teleport.preflight.storage import other_identity
+from teleport.preflight.device import Device
 
 SERIAL = "Unit Serial Number:[                            serial77]\n"
 OWN = "DEVICE DESIGNATOR #{}\nCode Set:(1) BINARY\nPIV:0\nAssociation:(0) LOGICAL_UNIT\nDesignator Type:(3) NAA\nDesignator:[{}]\n"
@@ -36,21 +36,50 @@ def test_a_serial_number_by_default_is_none_of_its_own(serial: str, own: bool) -
     assert not has_own_serial("")
 
 
-def test_a_block_device_is_named_by_the_kernel(tmp_path: Path) -> None:
-    number = os.makedev(253, 3)
-    folder = tmp_path / "dev/block/253:3"
-    assert device_identity(number, sysfs=tmp_path) == ""
+def _disk(sysfs: Path, name: str, *, wwid: str = "") -> Path:
+    folder = sysfs / "devices" / name
     (folder / "device").mkdir(parents=True)
-    (folder / "device/wwid").write_text("naa.6001405aabb\n")
-    assert device_identity(number, sysfs=tmp_path) == "wwid:naa.6001405aabb"
-    (folder / "dm").mkdir()
-    (folder / "dm/uuid").write_text("LVM-abc\n")
-    assert device_identity(number, sysfs=tmp_path) == "dm:LVM-abc"
+    if wwid:
+        (folder / "device/wwid").write_text(wwid + "\n")
+    return folder
 
 
-def test_only_names_of_one_kind_tell_two_devices_apart() -> None:
-    assert other_identity("scsi:a", "scsi:b")
-    assert not other_identity("scsi:a", "scsi:a")
-    assert not other_identity("dm:a", "wwid:b")
-    assert not other_identity("", "scsi:b")
-    assert not other_identity("boot1/8:1/12", "boot2/8:1/12")
+def _named(sysfs: Path, folder: Path, minor: int) -> Device:
+    """As the kernel has it: dev/block/MAJOR:MINOR leads to the device's folder."""
+    (sysfs / "dev/block").mkdir(parents=True, exist_ok=True)
+    (sysfs / f"dev/block/253:{minor}").symlink_to(folder)
+    return device_identity(os.makedev(253, minor), sysfs=sysfs)
+
+
+def test_a_block_device_is_named_by_what_it_lies_on(tmp_path: Path) -> None:
+    nameless = _named(tmp_path, _disk(tmp_path, "vdb"), 0)
+    assert (nameless.name, nameless.lies_on) == ("", ())
+    assert nameless.here.endswith("/block/253:0")
+    sda, sdb = (_disk(tmp_path, name, wwid="naa.6001405aabb") for name in ("sda", "sdb"))
+    assert _named(tmp_path, sda, 1).lies_on == ("naa.6001405aabb",)
+    part = sda / "sda2"
+    part.mkdir()
+    (part / "partition").write_text("2\n")
+    named = _named(tmp_path, part, 2)
+    assert (named.name, named.lies_on) == ("partition 2", ("naa.6001405aabb",))
+    multipath, volume = tmp_path / "devices/dm-0", tmp_path / "devices/dm-1"
+    for folder, uuid, below in ((multipath, "mpath-36001405aabb", (sda, sdb)), (volume, "LVM-abc", (multipath,))):
+        (folder / "dm").mkdir(parents=True)
+        (folder / "dm/uuid").write_text(uuid + "\n")
+        (folder / "slaves").mkdir()
+        for each in below:
+            (folder / "slaves" / each.name).symlink_to(each)
+    assert _named(tmp_path, multipath, 3).text.partition("name=")[2] == _named(tmp_path, sdb, 4).text.partition("name=")[2]
+    named = _named(tmp_path, volume, 5)
+    assert (named.name, named.lies_on) == ("LVM-abc", ("naa.6001405aabb",))
+
+
+def test_two_loop_devices_of_one_file_are_one(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.touch()
+    for name in ("loop0", "loop1", "loop2"):
+        (_disk(tmp_path, name) / "loop").mkdir()
+        (tmp_path / "devices" / name / "loop/backing_file").write_text(f"{image if name != 'loop2' else tmp_path}\n")
+        (tmp_path / "devices" / name / "loop/offset").write_text("0\n")
+    one, other, third = (_named(tmp_path, tmp_path / "devices" / f"loop{minor}", minor) for minor in range(3))
+    assert one == other != third
