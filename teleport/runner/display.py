@@ -17,29 +17,24 @@ A display that cannot start never keeps the VM from running: why is in `problem`
 import asyncio
 import contextlib
 import shlex
-import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 
-from teleport.errors import NotFoundError, StateError, StorageError, TeleportError, UnreachableError
-from teleport.machines import display_note
+from teleport.errors import StateError, StorageError, TeleportError, UnreachableError
 from teleport.machines.definition import Definition
 from teleport.machines.preferences import with_defaults
 from teleport.machines.store import VmPaths
 from teleport.machines.vrde import VrdeSettings, to_dict
 from teleport.model import DisplayOrder, DisplayStatus, TargetPhase, TargetReport
-from teleport.ports import DisplayFront, DisplayFronts
-from teleport.runner.runtime_folder import is_private_folder, new_display_folder
+from teleport.ports import DisplayFront
+from teleport.runner.display_facts import restart_is_needed, shown
+from teleport.runner.display_folder import DisplayFolder, fronts
+from teleport.runner.runtime_folder import is_private_folder
 
-GROUP, NAME = "teleport.display", "front"
 LOOK_SECONDS = 10.0
 FOLLOW_TRIES, FOLLOW_EVERY_SECONDS = 10, 0.1
-_LOG_FILE, _KEYS_FOLDER = "vrde.log", "vrde"
-# What a running front cannot exchange: it is stopped and started for that, and its viewers connect again.
-_NEEDS_RESTART = ("ports", "address", "extension")
 
 
 @dataclass(frozen=True)
@@ -48,17 +43,6 @@ class Offer:
 
     screens: tuple[str, ...] = ()
     where: str = ""
-
-
-def fronts() -> DisplayFronts:
-    """The installed ones. Raises NotFoundError."""
-    for each in entry_points(group=GROUP, name=NAME):
-        try:
-            found: DisplayFronts = each.load()
-        except ImportError as error:
-            raise NotFoundError("the remote display", f"cannot be loaded ({error})", "run deploy/set-up") from error
-        return found
-    raise NotFoundError("the remote display", "is not installed", "run deploy/set-up, or install teleport[vrde]")
 
 
 class Display:
@@ -72,7 +56,7 @@ class Display:
         self._name = definition.name
         self._enabled = enabled
         self._settings = self._wanted(definition)
-        self._paths = paths
+        self._folder = DisplayFolder(paths)
         self._home = home
         self._say = say
         self._front: DisplayFront | None = None
@@ -108,13 +92,7 @@ class Display:
         """What `showvminfo` shows of it. `vrdeport` is the bound one, -1 when it should be on and is not."""
         status = self._status
         if self._front and status and status.port:
-            shown = {"vrde": "on", "vrdeport": str(status.port), "vrdeviewers": str(status.viewers)}
-            shown["vrdeaddress"] = _as_set(status.addresses)
-            if fingerprint := status.details.get("fingerprint"):
-                shown["vrdefingerprint"] = fingerprint
-            if limit := status.details.get("limit"):
-                shown["vrdelimit"] = limit
-            return shown
+            return shown(status)
         if self._settings.enabled:
             return {"vrdeport": "-1", **({"vrdeproblem": self.problem} if self.problem else {})}
         return {"vrde": "off"}
@@ -186,7 +164,7 @@ class Display:
             await self._end("it was switched off")
         elif self._front is None:
             await self._start(settings)
-        elif _restart_is_needed(before, settings):
+        elif restart_is_needed(before, settings):
             await self._end("it starts with other settings")
             await self._start(settings)
         else:
@@ -270,8 +248,7 @@ class Display:
     async def _take(self, folder: str) -> None:
         try:
             front = (await asyncio.to_thread(fronts)).at(folder)
-            display_note.own(self._paths, Path(folder))
-            self._log_into(Path(folder))
+            self._folder.take(Path(folder))
         except (TeleportError, OSError) as error:
             self._say(f"warning: the source's display cannot be taken over: {error}")
             return
@@ -279,7 +256,7 @@ class Display:
         if self.folder != folder:
             await self._end("another one came with the guest")
         self._front = front
-        display_note.write(self._paths, Path(folder))
+        self._folder.note(Path(folder))
 
     # ------------------------------------------------------------------ a guest that has left
     async def left(self, report: TargetReport, *, host: str) -> str:
@@ -292,7 +269,7 @@ class Display:
             port = self._status.port if self._status else 0
             here = f"port {port} of this host, as before" if port else ""
             if report.display_taken:
-                display_note.forget(self._paths)
+                self._folder.forget()
                 return here
             if report.display_screens:
                 try:
@@ -320,15 +297,14 @@ class Display:
         """The front that an earlier agent of this VM kept, or left to the viewers of a guest that went away."""
         if self._front:
             return
-        folder = display_note.read(self._paths)
+        folder = self._folder.noted()
         if folder is None:
             return
         try:
             front = (await asyncio.to_thread(fronts)).at(str(folder))
             self._status = await front.status()
         except TeleportError:
-            shutil.rmtree(folder, ignore_errors=True)
-            display_note.forget(self._paths)
+            self._folder.remove(folder)
             return
         self._front = front
 
@@ -363,42 +339,27 @@ class Display:
         made = await asyncio.to_thread(fronts)
         settings = with_defaults(settings, self._home)
         try:
-            folder = new_display_folder()
-            order = self._order(folder, settings)
-            display_note.write(self._paths, folder)  # before it lives: a successor must find it
+            folder = self._folder.make()
         except OSError as error:
             raise StorageError("the remote display", f"its folders cannot be made: {error}") from error
         try:
-            front = await made.start(order)
+            front = await made.start(
+                DisplayOrder(
+                    vm_name=self._name,
+                    folder=str(folder),
+                    keys=str(self._folder.keys()),
+                    settings=to_dict(settings),
+                    screens=self._screens,
+                )
+            )
             self._status = await front.status()
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            display_note.forget(self._paths)
+            self._folder.remove(folder)
             raise
         self._front = front
         self.problem = ""
         if self._status.port:
             self._say(f"VRDE server is listening on port {self._status.port}.")
-
-    def _log_into(self, folder: Path) -> None:
-        """Who connects is read in the log of the VM that runs: the front opens it anew when it is told of a guest's new place."""
-        fresh = folder / f".{_LOG_FILE}.new"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(self._paths.log)
-        fresh.replace(folder / _LOG_FILE)
-
-    def _order(self, folder: Path, settings: VrdeSettings) -> DisplayOrder:
-        keys = self._paths.folder / _KEYS_FOLDER
-        keys.mkdir(mode=0o700, exist_ok=True)
-        display_note.own(self._paths, folder)
-        self._log_into(folder)
-        return DisplayOrder(
-            vm_name=self._name,
-            folder=str(folder),
-            keys=str(keys),
-            settings=to_dict(settings),
-            screens=self._screens,
-        )
 
     async def _end(self, reason: str) -> None:
         front = self._front
@@ -414,9 +375,7 @@ class Display:
         """The front is gone."""
         folder = self.folder
         self._front, self._status, self._offered = None, None, False
-        display_note.forget(self._paths)
-        if folder:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(self._folder.remove, folder)
 
     def _where(self) -> str:
         port = self._status.port if self._status else 0
@@ -432,17 +391,3 @@ async def _follow(front: DisplayFront, screens: tuple[str, ...], *, host: str) -
             return
         await asyncio.sleep(FOLLOW_EVERY_SECONDS)
     await front.retarget(screens, host=host)
-
-
-def _as_set(addresses: tuple[str, ...]) -> str:
-    """Bound addresses as `--vrdeaddress` says them: "" all, "localhost" both loopbacks."""
-    if len(addresses) == 1:
-        return addresses[0]
-    return "localhost" if "::1" in addresses else ""
-
-
-def _restart_is_needed(before: VrdeSettings, after: VrdeSettings) -> bool:
-    def fixed(settings: VrdeSettings) -> tuple[object, ...]:
-        return tuple(getattr(settings, name) for name in _NEEDS_RESTART)
-
-    return fixed(before) != fixed(after)
