@@ -12,10 +12,10 @@ import statistics
 import sys
 import threading
 import time
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from tests.bench.against_native import logged_ms
 from tests.harness.home import end_on_sigterm
 from tests.harness.host import Host
 from tests.harness.namespaces import Cable
@@ -53,6 +53,13 @@ class Watcher:
     def first_change_ms(self, after_ms: float) -> float:
         """The first one after that time."""
         return next(at for at in self.changes_ms if at > after_ms)
+
+
+def logged_ms(host: Host, line: str) -> float:
+    """When this host's runner last logged `line`: milliseconds of the day's clock, which both have."""
+    log = (host.home.folder / "machines" / host.name / "logs/teleport.log").read_text()
+    stamp = [each[:23] for each in log.splitlines() if line in each][-1]
+    return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp() * 1000
 
 
 def switched_ms(*hosts: Host) -> float:
