@@ -32,9 +32,14 @@ def extend(console: GuestConsole) -> None:
     _ask(console, _command(0x182, struct.pack(">I", _PCR) + _PASSWORD + struct.pack(">IH", 1, _SHA256) + b"\x42" * 32))
 
 
+def extend_1(console: GuestConsole) -> None:
+    """The same for a TPM 1.2 (TPM_Extend of TPM Main, part 3, which nobody need be authorized for)."""
+    _ask(console, struct.pack(">HIII", 0x00C1, 34, 0x14, _PCR) + b"\x42" * 20)
+
+
 def pcr(console: GuestConsole) -> str:
     """What PCR 16 holds."""
-    return console.run(f"busybox cat /sys/class/tpm/tpm0/pcr-sha256/{_PCR}")
+    return console.run(f"cd /sys/class/tpm/tpm0; busybox cat pcr-sha256/{_PCR} 2>/dev/null || busybox cat pcr-sha1/{_PCR}; cd /")
 
 
 def store(console: GuestConsole) -> None:
