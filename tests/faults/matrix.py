@@ -34,6 +34,7 @@ class Victim(Enum):
     TARGET_QEMU = "target's QEMU"
     TARGET_AGENT = "target's agent"
     TARGET_GUARDIAN = "target's guardian"
+    TARGET_STUCK = "target's guardian, with its agent stuck"  # until the teleport has ended: it leaves, as it stands
     TARGET_RUNNER = "target's guardian and agent"
     SOURCE_QEMU = "source's QEMU"
     SOURCE_AGENT = "source's agent"
@@ -66,13 +67,17 @@ STEPS = tuple(Step)
 # Once it was told, the source goes on by itself and is gone: only the target can be struck at an exact place.
 _AT_THE_SOURCE = (Victim.SOURCE_QEMU, Victim.SOURCE_AGENT, Victim.SOURCE_GUARDIAN, Victim.SOURCE_RUNNER)
 _GUARDIANS = (Victim.TARGET_GUARDIAN, Victim.SOURCE_GUARDIAN)  # the agent ends what it has begun, and leaves
-_RUNNERS = (Victim.TARGET_RUNNER, Victim.SOURCE_RUNNER)  # nobody of it is left: the next command on that VM brings another
+# nobody of it is left: the next command on that VM brings another
+_RUNNERS = (Victim.TARGET_STUCK, Victim.TARGET_RUNNER, Victim.SOURCE_RUNNER)
+_STUCK_AT = (Step.LOADED, Step.CLAIMING, Step.CLAIMED, Step.INTENT)
 MATRIX = tuple(
     Case(victim, step, plan)
     for victim in Victim
     for step in Step
     for plan in ("shared", "raw")
-    if not (step is Step.TOLD and victim in _AT_THE_SOURCE) and not (step is Step.LET_GO and victim is Victim.SOURCE_QEMU)
+    if not (step is Step.TOLD and victim in _AT_THE_SOURCE)
+    and not (step is Step.LET_GO and victim is Victim.SOURCE_QEMU)
+    and not (victim is Victim.TARGET_STUCK and step not in _STUCK_AT)
 )
 
 
@@ -86,7 +91,7 @@ def expected(case: Case) -> frozenset[End]:
             return frozenset({End.LOST if running else End.SOURCE})
         case Victim.SOURCE_QEMU:
             return frozenset({End.LOST if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
-        case Victim.TARGET_GUARDIAN:  # its agent claims nothing any more
+        case Victim.TARGET_GUARDIAN | Victim.TARGET_STUCK:  # its agent claims nothing any more
             return frozenset({End.TARGET if claimed else End.SOURCE})
         case Victim.SOURCE_GUARDIAN:  # its agent calls off what it can, and brings the rest to its end
             return frozenset({End.SOURCE if case.step in (Step.COPYING, Step.SWITCHING) else End.TARGET})
@@ -116,9 +121,13 @@ def play(scene: Scene, case: Case) -> End:
         else:
             teleport.copying()
         strike(scene, case.victim, source, target, link)
-        if held:
+        if held and case.victim is not Victim.TARGET_STUCK:
             held.release()
         code = teleport.end(150)
+        if held:
+            held.release()
+        if case.victim is Victim.TARGET_STUCK:
+            until(lambda: not scene.agents(target), "the agent stays")
         if case.victim in _GUARDIANS:
             _runs_by_itself(scene, source, target)
         if case.victim in _GUARDIANS + _RUNNERS:
@@ -160,7 +169,7 @@ def strike(scene: Scene, victim: Victim, source: Host, target: Host, link: Link)
         case Victim.TARGET_AGENT | Victim.SOURCE_AGENT:
             (pid,) = scene.agents(side)
             kill_hard(pid)
-        case Victim.TARGET_GUARDIAN | Victim.SOURCE_GUARDIAN:
+        case Victim.TARGET_GUARDIAN | Victim.TARGET_STUCK | Victim.SOURCE_GUARDIAN:
             (pid,) = scene.guardians(side)
             before = _farewells(side)
             kill_hard(pid)
@@ -208,7 +217,7 @@ def _check_code(case: Case, end: End, code: int, told: str) -> None:
         case End.TARGET if case.victim is Victim.SOURCE_RUNNER and case.step is Step.LET_GO:
             assert code == 3, told  # nothing of it lives here any more: who runs it is for the owner record to say
         case End.TARGET:
-            assert code in ((0, 3) if case.victim is Victim.TARGET_RUNNER else (0,)), told
+            assert code in ((0, 3) if case.victim in (Victim.TARGET_RUNNER, Victim.TARGET_STUCK) else (0,)), told
         case End.SOURCE:
             assert code in ((1, 3) if case.victim is Victim.TARGET_RUNNER else (1,)), told
         case End.LOST:

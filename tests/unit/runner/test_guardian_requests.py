@@ -140,6 +140,7 @@ def test_a_guardian_that_goes_is_noticed(tmp_path: Path) -> None:
         for request in (asking, client.ready()):
             with pytest.raises(UnreachableError):
                 await request
+        await client.forget(QemuProcess(pid=1, start_ticks=1, label="guest"))  # it went with the guardian
         client.close()
 
     asyncio.run(scenario())
