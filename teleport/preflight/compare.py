@@ -31,7 +31,7 @@ _TELLING_NAMES = ("type", "driver", "model", "format")
 _SUMMARY_CHARACTERS = 60
 # Names of the area "definition" (`teleport.machines.settings`): a controller, a place at one, and the value of an empty place.
 _CONTROLLER = "controller "
-_PLACE = re.compile(r"(?P<bus>[a-z-]+)-(?P<port>[0-9]{1,4})-(?P<device>[0-9]{1,4})", re.ASCII)
+PLACE = re.compile(r"(?P<bus>[a-z-]+)-(?P<port>[0-9]{1,4})-(?P<device>[0-9]{1,4})", re.ASCII)
 _EMPTY_PLACE = "none"
 
 Mender = Callable[[str, Fact], str]
@@ -118,7 +118,7 @@ def _detaching(bus: str, mine: Iterable[str], other: Mapping[str, Sequence[Fact]
     """The commands that empty the target's places that the source's controller has not: while something is attached there, the
     controller cannot have fewer ports."""
     for name in sorted(other.keys() - set(mine), key=natural_order):
-        place = _PLACE.fullmatch(name)
+        place = PLACE.fullmatch(name)
         if place and place["bus"] == bus and _value(other[name]) != _EMPTY_PLACE:
             where = f"--storagectl {bus} --port {place['port']} --device {place['device']}"
             yield f"teleport storageattach {shlex.quote(vm)} {where} --medium none"

@@ -2,9 +2,10 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from teleport.model import Fact, Finding, MediumFact
-from teleport.preflight.compare import MISSING, natural_order
+from teleport.preflight.compare import MISSING, PLACE, natural_order
 from teleport.preflight.device import device, not_one_device, other_device
 from teleport.preflight.lun import not_one_disk, remote_disk
 
@@ -13,17 +14,21 @@ from teleport.preflight.lun import not_one_disk, remote_disk
 UNSUPPORTED_FORMATS = frozenset({"vdi", "vmdk", "vpc", "vhdx", "qcow", "parallels", "vvfat"})
 # Kinds of media that each side has a copy of its own of: QEMU writes the whole store at `cont`.
 OWN_COPY_KINDS = frozenset({"nvram"})
+_DIRECT_BOOT = frozenset({"kernel", "initrd"})
 # So many of the sampled blocks with data, or this share of them, may differ for two device nodes to be taken for one disk: a
 # running guest writes between the two looks, another disk differs nearly everywhere.
 _DIFFERING_BLOCKS = 2
 _DIFFERING_SHARE = 0.25
 
 
-def compare_media(source: Sequence[MediumFact], target: Sequence[MediumFact], proofs: Mapping[str, str]) -> tuple[Finding, ...]:
+def compare_media(
+    source: Sequence[MediumFact], target: Sequence[MediumFact], proofs: Mapping[str, str], *, mend_vm: str = ""
+) -> tuple[Finding, ...]:
     """Every reason in the media why the guest cannot move, by node.
 
     `proofs` holds, for each writable node, what is wrong with its proof of shared storage in either direction ("" when it is
-    proved); a writable node that is not in it has not been proved.
+    proved); a writable node that is not in it has not been proved. `mend_vm` is the target's VM: where it has another medium, the
+    command that attaches what the source has, by the source's path ("": no commands).
     """
     ours, theirs = {fact.node: fact for fact in source}, {fact.node: fact for fact in target}
     findings: list[Finding] = []
@@ -32,12 +37,29 @@ def compare_media(source: Sequence[MediumFact], target: Sequence[MediumFact], pr
         if here is None or there is None:
             findings.append(Finding(f"medium {node}", _shown(here), _shown(there)))
             continue
+        found: list[Finding] = []
         if here.problem or there.problem:
-            findings.append(Finding(f"medium {node}", here.problem or "usable", there.problem or "usable"))
-        findings.extend(_movable(here, there))
+            found.append(Finding(f"medium {node}", here.problem or "usable", there.problem or "usable"))
+        found.extend(_movable(here, there))
         if not (here.problem or there.problem):
-            findings.extend(_same_medium(here, there, proofs))
+            found.extend(_same_medium(here, there, proofs))
+        mend = _attach(here, there, vm=mend_vm)
+        findings.extend(replace(each, mend=each.mend or mend) for each in found)
     return tuple(findings)
+
+
+def _attach(here: MediumFact, there: MediumFact, *, vm: str) -> str:
+    """What gives the target the source's medium; "" where that would change nothing, or takes a password that only the source's side
+    has."""
+    if not vm or here.problem or here.path == there.path or "@" in here.path:
+        return ""
+    name, medium = shlex.quote(vm), shlex.quote(here.path or "emptydrive")
+    if here.kind in _DIRECT_BOOT:
+        return f"teleport modifyvm {name} --{here.kind} {medium}"
+    if not (place := PLACE.fullmatch(here.node)):
+        return ""
+    where = f"--storagectl {place['bus']} --port {place['port']} --device {place['device']}"
+    return f"teleport storageattach {name} {where} --type {here.kind} --medium {medium}"
 
 
 def snapshot_findings(snapshots: Iterable[str], *, source_vm: str) -> tuple[Finding, ...]:

@@ -173,7 +173,7 @@ async def _compare_with(
     judged = {**proofs.judge(dict(answer.proofs)), **{node: why for node, why in missing.items() if why}}
     findings = [
         *compare_facts(facts, answer.facts, mend_vm=meeting.target.vm_name),
-        *_media_findings(medium_facts, again, answer.media, judged),
+        *_media_findings(medium_facts, again, answer.media, judged, mend_vm=meeting.target.vm_name),
         *snapshot_findings(snapshots, source_vm=vm.definition.name),
         *owner_findings(sight, RecordSight(generation=answer.record_generation, owner=answer.owner), source_owner=vm.me),
         *source_memory_findings(
@@ -212,10 +212,15 @@ async def _looked_again(media: Sequence[AttachedMedium], facts: Sequence[MediumF
 
 
 def _media_findings(
-    ours: Sequence[MediumFact], again: Mapping[str, str], theirs: Sequence[MediumFact], judged: Mapping[str, str]
+    ours: Sequence[MediumFact],
+    again: Mapping[str, str],
+    theirs: Sequence[MediumFact],
+    judged: Mapping[str, str],
+    *,
+    mend_vm: str,
 ) -> tuple[Finding, ...]:
     """What the media say; two disks are told apart once."""
-    findings = compare_media(ours, theirs, judged)
+    findings = compare_media(ours, theirs, judged, mend_vm=mend_vm)
     said = {finding.what for finding in findings}
     return (*findings, *(finding for finding in other_disks(ours, again, theirs) if finding.what not in said))
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import shlex
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -142,7 +143,12 @@ class WaitingTarget:
         source_is_here = session.hello.host == host_identity()
         findings = [
             *compare_facts(proposal.facts, facts, mend_vm=self._name),
-            *compare_media(proposal.media, medium_facts, {medium.node: missing.get(medium.node, "") for medium in media}),
+            *compare_media(
+                proposal.media,
+                medium_facts,
+                {medium.node: missing.get(medium.node, "") for medium in media},
+                mend_vm=self._name,
+            ),
             *target_memory_findings(
                 plan=plan,
                 # huge pages are set aside already, and are counted when they are taken
@@ -152,7 +158,7 @@ class WaitingTarget:
         ]
         findings += port_findings(await asyncio.to_thread(port_wishes, definition, source_is_here=source_is_here))
         if proposal.display_moves and not self._display.serves and not source_is_here:
-            findings.append(Finding("remote display", "on", "off", f"modifyvm {self._name!r} --vrde on"))
+            findings.append(Finding("remote display", "on", "off", f"teleport modifyvm {shlex.quote(self._name)} --vrde on"))
         owner, generation = None, -1
         if self._launcher.record_folder:
             try:

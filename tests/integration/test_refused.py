@@ -1,6 +1,7 @@
 """Teleports that must not happen: every difference is told with what mends it, nothing changes, and the next good one works."""
 
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -105,12 +106,17 @@ def test_a_difference_is_named_and_nothing_changes(scene: Scene, kind: str) -> N
 def test_all_differences_come_at_once_and_the_mending_commands_mend_them(scene: Scene) -> None:
     name = scene.there.name
     scene.there.run("modifyvm", name, "--memory", 192, "--cpus", 2, "--nic2", "nat", "--vram", 32)
+    attach(another_disk)(scene)
     ran = refused(scene.here, scene.wait_there())
     scene.there.run("controlvm", name, "poweroff")
-    mends = [line.strip() for line in ran.out.splitlines() if line.strip().startswith("teleport modifyvm")]
-    assert len(mends) >= 4, ran.out
+    mends = [
+        line.strip()
+        for line in ran.out.splitlines()
+        if line.strip().startswith(("teleport modifyvm", "teleport storageattach"))
+    ]
+    assert len(mends) >= 5, ran.out
     for mend in mends:
-        scene.there.run(*mend.split()[1:])
+        scene.there.run(*shlex.split(mend)[1:])
     scene.move()
     scene.runs_only_here(since_seconds=0)
 

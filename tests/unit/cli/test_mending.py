@@ -1,13 +1,16 @@
 """Any setting that differs between two VMs is one finding, and its command, pasted, mends it."""
 
+import asyncio
 import shlex
 from pathlib import Path
 
 import pytest
 
+from teleport.host.storage import media_facts
 from teleport.model import Finding
 from teleport.preflight.compare import compare_facts
-from teleport.runner.facts import definition_facts
+from teleport.preflight.storage import compare_media
+from teleport.runner.facts import attached_media, definition_facts
 from tests.unit.cli.run_cli import Cli
 
 # A change of the source by `modifyvm`, and the settings that then differ.
@@ -119,6 +122,31 @@ def test_storage_is_mended_too(twins: Cli) -> None:
     assert _findings(twins, "S") == ()
     vm = twins.store.find(TARGET).definition
     assert {each.bus for each in vm.controllers} == {"sata", "ide", "usb"}
+
+
+def test_another_medium_is_mended(twins: Cli) -> None:
+    for vm, name in (("S", "the disk"), (TARGET, "other")):
+        twins.ok("createhd", "--filename", f"{name}.qcow2", "--size", "1")
+        for suffix in ("iso", "kernel"):
+            Path(f"{name}.{suffix}").write_bytes(name.encode().ljust(4096, b"\0"))
+        twins.ok("storagectl", vm, "--name", "SATA", "--add", "sata", "--portcount", "2")
+        place = ("storageattach", vm, "--storagectl", "SATA", "--port")
+        twins.ok(*place, "0", "--type", "hdd", "--medium", f"{name}.qcow2")
+        twins.ok(*place, "1", "--type", "dvddrive", "--medium", f"{name}.iso")
+        twins.ok("modifyvm", vm, "--kernel", str(Path(f"{name}.kernel").absolute()))
+    findings = _media_findings(twins, proof="not the same storage")
+    assert [each.what for each in findings] == ["medium kernel content", "medium sata-0-0 storage", "medium sata-1-0 content"]
+    assert all(each.mend for each in findings)
+    _pasted(twins, findings)
+    assert _media_findings(twins, proof="") == ()
+
+
+def _media_findings(cli: Cli, *, proof: str) -> tuple[Finding, ...]:
+    async def look() -> tuple[Finding, ...]:
+        here, there = [await media_facts(attached_media(cli.store.find(vm).definition)) for vm in ("S", TARGET)]
+        return compare_media(here, there, {"sata-0-0": proof}, mend_vm=TARGET)
+
+    return asyncio.run(look())
 
 
 def test_a_controller_of_another_shape_is_mended(twins: Cli) -> None:
