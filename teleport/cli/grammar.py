@@ -37,7 +37,9 @@ class Verb(click.Command):
     refused: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Brings the words into click's form first."""
+        """Brings the words into click's form first; words that a shell would complete are left as they are, since some are missing."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         uses: list[tuple[str, tuple[str, ...]]] = []
         ctx.meta["teleport.uses"] = uses
         return super().parse_args(ctx, list(self._in_clicks_form(ctx, args, uses)))

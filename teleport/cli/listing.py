@@ -194,7 +194,9 @@ _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
 
 
 @click.command("list", cls=Verb)
-@click.argument("what", metavar="|".join(_LISTS))
+@click.argument(
+    "what", metavar="|".join(_LISTS), shell_complete=lambda _, __, begun: [each for each in _LISTS if each.startswith(begun)]
+)
 @click.option("-l", "--long", "at_length", is_flag=True, help="Everything about each.")
 @click.option("-s", "--sorted", "in_order", is_flag=True, help="By name (VMs always are).")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON array.")

@@ -65,6 +65,9 @@ def command(ctx: click.Context, vm: str) -> None:
         (require_at_rest if bound else require_changeable)(found.paths, found.name, f"modifyvm {', '.join(frozen)}")
     tell_display(found, applied(found.definition, wanted))
     changed = home.edit(found, lambda definition: applied(definition, wanted))
+    kept = changed.teleporter.password or changed.teleporter.password_file
+    if kept and any(use.option.name.startswith("teleporterpassword") for use in wanted):
+        _warn("no source is asked for the teleporter's password yet: whoever reaches the port may teleport here")
     if any(use.option.name == "cpuid-set" for use in wanted):
         _say_what_qemu_decides(changed)
 
@@ -72,10 +75,11 @@ def command(ctx: click.Context, vm: str) -> None:
 def _say_what_qemu_decides(definition: Definition) -> None:
     for leaf in definition.cpu.cpuid:
         if registers := undecided_bits(leaf):
-            click.echo(
-                f"teleport: warning: CPUID leaf {leaf.leaf:08x}: QEMU decides some of the bits set in {', '.join(registers)} by itself",
-                err=True,
-            )
+            _warn(f"CPUID leaf {leaf.leaf:08x}: QEMU decides some of the bits set in {', '.join(registers)} by itself")
+
+
+def _warn(message: str) -> None:
+    click.echo(f"teleport: warning: {message}", err=True)
 
 
 def _use(flag: str, words: tuple[str, ...]) -> Use:

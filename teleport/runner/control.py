@@ -9,6 +9,7 @@ from pathlib import Path
 
 from teleport import __version__
 from teleport.errors import BusyError, InDoubtError, StateError, TeleportError, UsageError
+from teleport.host.mode_hint import hint_size
 from teleport.machines.usb_filters import UsbFilter
 from teleport.machines.vrde import from_dict
 from teleport.model import VmState
@@ -81,28 +82,31 @@ class ControlHandlers:
 
     async def execute(self, command: str, arguments: "tuple[str, ...]") -> str:
         """Commands of free form. Raises UsageError for one that this build does not know."""
-        if command == "screenshotpng" and len(arguments) == 1:
-            await self._agent.running("screenshotpng").guest.screendump(Path(arguments[0]))
-            return ""
-        if command == "change" and len(arguments) == len(SENT):
-            await LiveChanges(self._agent).change(parsed(arguments, self._agent.options.paths.definition))
-            return ""
-        if command == "savestate":
-            return await self._savestate(wait=arguments == ("wait",))
-        if command == "vrde" and len(arguments) == 1:
-            await self._agent.display.change(from_dict(json.loads(arguments[0])))
-            self._agent.state.set_beside(self._agent.display.properties() if self._agent.vm else {})
-            return json.dumps(self._agent.state.beside)
-        if command == "usbfilters" and len(arguments) == 1:
-            self._agent.usb.change([UsbFilter(**each) for each in json.loads(arguments[0])])
-            return ""
-        if command == "console" and len(arguments) == 3:
-            address, port, screen = arguments
-            self._agent.running("console")
-            return json.dumps(await self._agent.display.console(address=address, port=int(port), screen=int(screen)))
-        raise UsageError(
-            f"controlvm {command}", "this runner does not know it", "the VM may have been started by an older version"
-        )
+        answer = ""
+        match command, arguments:
+            case "screenshotpng", (path,):
+                await self._agent.running(command).guest.screendump(Path(path))
+            case "setvideomodehint", (width, height, screen):
+                guest = self._agent.running(command).guest
+                await hint_size(guest, screen=int(screen), width=int(width), height=int(height))
+            case "change", _ if len(arguments) == len(SENT):
+                await LiveChanges(self._agent).change(parsed(arguments, self._agent.options.paths.definition))
+            case "savestate", _:
+                answer = await self._savestate(wait=arguments == ("wait",))
+            case "vrde", (settings,):
+                await self._agent.display.change(from_dict(json.loads(settings)))
+                self._agent.state.set_beside(self._agent.display.properties() if self._agent.vm else {})
+                answer = json.dumps(self._agent.state.beside)
+            case "usbfilters", (filters,):
+                self._agent.usb.change([UsbFilter(**each) for each in json.loads(filters)])
+            case "console", (address, port, screen):
+                self._agent.running("console")
+                answer = json.dumps(await self._agent.display.console(address=address, port=int(port), screen=int(screen)))
+            case _:
+                raise UsageError(
+                    f"controlvm {command}", "this runner does not know it", "the VM may have been started by an older version"
+                )
+        return answer
 
     async def _savestate(self, *, wait: bool) -> str:
         """Begins to save, or waits for the end of it: "saving" after a while without one, for the asker to ask again."""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from teleport.errors import HypervisorError
+from teleport.errors import HypervisorError, StateError
 from teleport.host.guest import QemuGoneError, QemuStuckError, QmpGuest
+from teleport.host.mode_hint import hint_size
 from teleport.host.pipe import UnixListener
 from teleport.host.process import start_ticks
 from teleport.model import QemuProcess
@@ -32,6 +33,19 @@ def test_run_states_and_events(tmp_path: Path) -> None:
             seen = [event["event"] async for event in events]
             assert seen == ["STOP", "RESUME", "SHUTDOWN"]
             assert not guest.alive
+
+    asyncio.run(scenario())
+
+
+def test_a_size_is_handed_to_a_card_that_can_tell_its_guest(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        screens = ("-device", "virtio-gpu-pci,id=second", "-vnc", f"unix:{tmp_path}/v1,share=force-shared")
+        async with tiny_qemu(tmp_path, "one", *screens, "-vnc", f"unix:{tmp_path}/v2,display=second") as guest:
+            await hint_size(guest, screen=1, width=800, height=600)
+            with pytest.raises(StateError, match="--graphicscontroller virtio"):
+                await hint_size(guest, screen=0, width=800, height=600)
+            with pytest.raises(StateError, match="no screen 2"):
+                await hint_size(guest, screen=2, width=800, height=600)
 
     asyncio.run(scenario())
 

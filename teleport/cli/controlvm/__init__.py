@@ -1,6 +1,7 @@
 """`controlvm NAME VERB …`: what can be asked of a running VM. One file a verb that is more than a word."""
 
 from teleport.cli.controlvm.group import VmGroup
+from teleport.cli.controlvm.mode_hint import setvideomodehint
 from teleport.cli.controlvm.network import NETWORK
 from teleport.cli.controlvm.power import POWER
 from teleport.cli.controlvm.savestate import savestate
@@ -12,7 +13,6 @@ _ADDITIONS = "it needs VirtualBox's Guest Additions in the guest, and QEMU's gue
 _KEYS = "type at the screen: `teleport console` shows it, or an RDP viewer"
 # Verbs of VirtualBox that we know and don't take, with the reason.
 _REFUSED = {
-    "setvideomodehint": "QEMU has no command that passes a size to its guest: choose the mode in the guest",
     "setscreenlayout": "QEMU has no command that passes a layout to its guest: choose it in the guest",
     "guestmemoryballoon": "memory is what the definition says: modifyvm --memory, while the VM is off",
     **dict.fromkeys(("plugcpu", "unplugcpu"), "the number of CPUs stays while the VM runs: modifyvm --cpus, while it is off"),
@@ -29,7 +29,7 @@ _REFUSED = {
 
 command = VmGroup(
     "controlvm",
-    commands=(*POWER, savestate, screenshot, *NETWORK, *VRDE, teleport, cancel),
+    commands=(*POWER, savestate, screenshot, setvideomodehint, *NETWORK, *VRDE, teleport, cancel),
     refused=_REFUSED,
     help="Pause, resume, stop, change or teleport a running VM.",
 )

@@ -5,7 +5,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, MappingProxyType
+from typing import ClassVar
 
 import click
 
@@ -20,7 +21,20 @@ from teleport.model import Outcome, OutcomeKind, Progress
 _PLANS = ("auto", "shared", "raw")
 
 
-@click.command("teleport", cls=Verb)
+class TeleportVerb(Verb):
+    """`teleport`, with the reasons for what it doesn't take yet."""
+
+    refused: ClassVar = MappingProxyType(
+        {
+            **dict.fromkeys(
+                ("password", "passwordfile"), "no target asks for one yet: whoever reaches its port may teleport there"
+            ),
+            "post-copy": "a guest is copied whole before it runs elsewhere: --maxdowntime, or a pause, ends a copy that does not",
+        }
+    )
+
+
+@click.command("teleport", cls=TeleportVerb)
 @click.option("--host", required=True, help="Name or address of the host where the target waits.")
 @click.option("--port", required=True, type=click.IntRange(1, 65535), help="Its teleporter port.")
 @click.option("--maxdowntime", default=250, type=click.IntRange(1, 600_000), metavar="MS", help="Longest pause in ms (250).")

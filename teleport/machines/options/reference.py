@@ -27,6 +27,8 @@ def _head() -> Iterator[str]:
     yield ""
     yield "`teleport modifyvm NAME|UUID --OPTION VALUE …` sets any number of them at once: all are taken, or none. Both ends of a"
     yield "teleport must agree in those marked **both**; the others may differ. `<1-8>` stands for a number."
+    yield ""
+    yield '`eval "$(_TELEPORT_COMPLETE=bash_source teleport)"` lets bash complete verbs, options, their values and names of VMs.'
 
 
 def _options() -> Iterator[str]:

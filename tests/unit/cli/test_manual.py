@@ -5,7 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from teleport.cli import teleport
+from teleport.machines.options import OPTIONS
 from teleport.machines.text import parse_definition
 from tests.unit.cli.run_cli import Cli
 from tests.unit.machines.test_store import ODD_NAMES
@@ -186,6 +189,12 @@ def test_forwarded_ports_come_and_go(cli: Cli) -> None:
     assert [each.host_port for each in cli.store.find("S").definition.nic(1).forwards] == [53, 2223]
 
 
+def test_a_password_that_nobody_asks_for_is_no_secret(cli: Cli) -> None:
+    cli.ok("createvm", "--name", "S", "--register")
+    assert "no source is asked" in cli("modifyvm", "S", "--teleporterpassword", "x").err
+    assert cli("modifyvm", "S", "--teleporterpassword", "").err == ""
+
+
 def test_cpuid_overrides_come_and_go(cli: Cli) -> None:
     cli.ok("createvm", "--name", "S", "--register")
     leaf = ("00000001", "000106e5", "00000000", "00882203", "078bf9fd")
@@ -270,3 +279,32 @@ def test_snapshots_are_among_what_showvminfo_shows(cli: Cli) -> None:
     assert "SnapshotName" not in people
     (cli.store.find("S").paths.folder / "snapshots.json").write_text("nonsense")
     assert "are damaged" in cli.ok("showvminfo", "S")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (("modif",), {"modifyvm", "modifymedium"}),
+        (("modifyvm", "--chips"), {"--chipset"}),
+        (("modifyvm", "S 1", "--memory", "64", "--chipset", ""), {"piix3", "ich9"}),
+        (("modifyvm", "S 1", "--nic1", "n"), {"none", "null", "nat"}),
+        (("startvm", "S"), {"S 1"}),
+        (("controlvm", "S"), {"S 1"}),
+        (("controlvm", "S 1", "paus"), {"pause"}),
+        (("list", "runn"), {"runningvms"}),
+    ],
+)
+def test_a_shell_completes_verbs_options_values_and_vms(cli: Cli, line: tuple[str, ...], offered: set[str]) -> None:
+    """What the table of options knows is what a shell offers."""
+    cli.ok("createvm", "--name", "S 1", "--register")
+    *words, begun = line
+    found = ShellComplete(teleport, {}, "teleport", "_TELEPORT_COMPLETE").get_completions(words, begun)
+    assert {each.value for each in found} == offered
+
+
+def test_every_choice_of_the_table_is_completed(cli: Cli) -> None:
+    shell = ShellComplete(teleport, {}, "teleport", "_TELEPORT_COMPLETE")
+    for option in OPTIONS:
+        found = shell.get_completions(["modifyvm", "S", option.flag(option.numbers[0])], "")
+        assert {each.value for each in found} == set(option.kind.choices), option.name
+    assert cli.ok("list", "vms") == ""
