@@ -11,7 +11,7 @@ pytestmark = pytest.mark.qemu
 
 # What runs within the namespace. Two VMs on one bridge ask for an address by their boot ROMs: both are heard on the bridge.
 INSIDE = """
-import socket, subprocess, sys, time
+import os, socket, subprocess, sys, time
 from pathlib import Path
 from teleport.errors import HypervisorError
 from teleport.host.taps import make_taps, remove_taps
@@ -59,6 +59,13 @@ for bridge, said in (("nowhere", "no such interface"), ("lo", "not a bridge")):
     except HypervisorError as error:
         assert said in str(error)
 assert not Path("/sys/class/net/tpfirst").exists()
+os.seteuid(65534)
+try:
+    make_taps([Tap(name="tpfirst", bridge="br0")])
+    raise AssertionError("made without the right to")
+except HypervisorError as error:
+    assert "run as root, or give the runner CAP_NET_ADMIN" in str(error), error
+os.seteuid(0)
 print("heard both")
 """
 

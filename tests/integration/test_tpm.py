@@ -8,7 +8,7 @@ import pytest
 from tests.harness import tpm
 from tests.harness.guest import Load
 from tests.harness.host import Host
-from tests.harness.scene import Scene, until
+from tests.harness.scene import Scene, kill_hard, until
 
 pytestmark = pytest.mark.qemu
 
@@ -71,12 +71,18 @@ def test_a_tpm_goes_with_its_guest(huge_pages: None) -> None:
         _is_whole(scene, was)
 
         # alone, the VM that it left does not start with an empty TPM
-        scene.there.run("modifyvm", "S", "--ram", "shared")
         ran = scene.there.run("startvm", "S", "--type", "headless", check=False)
         assert ran.code == 1, ran
         assert "went with its guest to VM 'T'" in ran.err
 
-        assert scene.move()["plan"] == "shared"
+        # an agent that is killed has a successor, which finds the guest's TPM
+        for agent in scene.agents(scene.here):
+            kill_hard(agent)
+        until(lambda: scene.here.state == "running", "no successor")
+        _is_whole(scene, was)
+
+        assert scene.move()["plan"] == "raw"  # into huge pages
+        assert _page_kb(scene.here.home.qemus()[0]) == "2048"
         _is_whole(scene, was)
 
         scene.here.run("controlvm", "S", "poweroff")
