@@ -17,7 +17,7 @@ class Viewers:
 
     def knock(self, client: str):
         return self.sessions.admit(
-            client=client, user="u\n\x1b", screen=1, protection="TLS", close=lambda: self.closed.append(client)
+            client=client, user="u\n\x1b", screen=1, protection="TLS", close=lambda _: self.closed.append(client)
         )
 
 
