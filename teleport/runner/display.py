@@ -26,7 +26,7 @@ from teleport.errors import StateError, StorageError, TeleportError, Unreachable
 from teleport.machines.definition import Definition
 from teleport.machines.preferences import with_defaults
 from teleport.machines.store import VmPaths
-from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.machines.vrde import ClipboardMode, VrdeSettings, to_dict
 from teleport.model import DisplayOrder, DisplayStatus, TargetPhase, TargetReport
 from teleport.ports import DisplayFront
 from teleport.runner.display_facts import restart_is_needed, shown
@@ -35,6 +35,8 @@ from teleport.runner.runtime_folder import is_private_folder
 
 LOOK_SECONDS = 10.0
 FOLLOW_TRIES, FOLLOW_EVERY_SECONDS = 10, 0.1
+# No port of its own: another host's front decides what its viewers may do.
+_FOR_ANOTHER_FRONT = VrdeSettings(enabled=True, extension="none", clipboard=ClipboardMode.BIDIRECTIONAL)
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,7 @@ class Display:
                 await self._find_left()
                 if self._front is None:
                     self._screens = screens
-                    own = self._settings.enabled
-                    await self._start(self._settings if own else VrdeSettings(enabled=True, extension="none"))
+                    await self._start(self._settings if self._settings.enabled else _FOR_ANOTHER_FRONT)
                     self._offered = True
                 assert self._front is not None
                 return Offer(screens=await self._front.tunnel(address) if tunnel else (), where=self._where())
