@@ -27,7 +27,7 @@ async def hint_size(guest: QmpGuest, *, screen: int, width: int, height: int) ->
     """Asks the guest to make its screen (counted from 0) that large. Raises StateError when there is no such screen, or when its card
     cannot tell the guest, and HypervisorError when QEMU does not answer as a VNC server does.
     """
-    servers: list[dict[str, Any]] = await guest.execute("query-vnc-servers")
+    servers: list[dict[str, Any]] = sorted(await guest.execute("query-vnc-servers"), key=_place)
     if screen >= len(servers):
         raise StateError("setvideomodehint", f"the guest has no screen {screen}", "screens are counted from 0")
     path = servers[screen]["server"][0]["service"]
@@ -44,6 +44,12 @@ async def hint_size(guest: QmpGuest, *, screen: int, width: int, height: int) ->
             "this graphics card has no way to tell its guest",
             "modifyvm --graphicscontroller virtio has one (while the VM is off); else choose the mode in the guest",
         )
+
+
+def _place(server: dict[str, Any]) -> tuple[bool, int, str]:
+    """QEMU tells them in no order that it promises, and calls them default, vnc2, vnc3, …"""
+    name = str(server["id"])
+    return name != "default", len(name), name
 
 
 async def _asked(path: str, width: int, height: int) -> int:
