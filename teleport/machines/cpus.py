@@ -82,8 +82,8 @@ _PORTABLE: Mapping[int, tuple[str, ...]] = MappingProxyType(
         3: ("sse", "sse2", "clflush", "cmov"),
     }
 )
-# Bits that follow from other settings, or that the guest's kernel switches: never forced.
-_FOLLOWING = frozenset({"apic", "ht", "hypervisor", "osxsave", "ospke", "x2apic", "-"})
+# Bits that follow from other settings, or that the guest's kernel switches: never forced. With invtsc no guest can migrate.
+FOLLOWING = frozenset({"apic", "ht", "hypervisor", "osxsave", "ospke", "x2apic", "invtsc", "-"})
 
 
 class Leaf(Protocol):
@@ -122,7 +122,7 @@ def leaf_features(leaves: Iterable[Leaf]) -> dict[str, bool]:
             if word.leaf == each.leaf and each.subleaf in (word.subleaf, max(word.subleaf, 0)):
                 value = _register(each, word)
                 for bit, name in enumerate(names.split()):
-                    if name not in _FOLLOWING:
+                    if name not in FOLLOWING:
                         features[name] = bool(value >> bit & 1)
     return features
 
@@ -159,7 +159,7 @@ def undecided_bits(leaf: Leaf) -> list[str]:
                 registers.append(register)
             continue
         names = FEATURE_NAMES[word].split()
-        settable = sum(1 << bit for bit, name in enumerate(names) if name not in _FOLLOWING)
+        settable = sum(1 << bit for bit, name in enumerate(names) if name not in FOLLOWING)
         if getattr(leaf, register) & ~settable:
             registers.append(register)
     return registers

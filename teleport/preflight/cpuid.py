@@ -15,7 +15,7 @@ class Word(NamedTuple):
     register: str
 
 
-# Names from bit 0 on; "-" for bits without a name.
+# Names from bit 0 on; "-" for bits without a name. Without leaf 40000001, KVM's own: not a processor's, and nothing to TCG.
 FEATURE_NAMES: Mapping[Word, str] = {
     Word(0x1, -1, "EDX"): (
         "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov pat pse36 pn clflush - ds acpi mmx fxsr sse sse2 ss ht tm "
@@ -37,6 +37,13 @@ FEATURE_NAMES: Mapping[Word, str] = {
         "- - avx512-4vnniw avx512-4fmaps fsrm - - - avx512-vp2intersect - md-clear - - - serialize - tsx-ldtrk - - arch-lbr - - "
         "amx-bf16 avx512-fp16 amx-tile amx-int8 spec-ctrl stibp flush-l1d arch-capabilities core-capability ssbd"
     ),
+    Word(0x7, 1, "EAX"): (
+        "sha512 sm3 sm4 - avx-vnni avx512-bf16 - cmpccxadd - - fzrm fsrs fsrc - - - - fred lkgs wrmsrns - amx-fp16 - avx-ifma - - lam"
+    ),
+    Word(
+        0x7, 1, "EDX"
+    ): "- - - - avx-vnni-int8 avx-ne-convert - - amx-complex - avx-vnni-int16 - - - prefetchiti - - - - avx10",
+    Word(0x7, 2, "EDX"): "intel-psfd ipred-ctrl rrsba-ctrl ddpd-u bhi-ctrl mcdt-no",
     Word(0x80000001, -1, "EDX"): (
         "- - - - - - - - - - - syscall - - - - - - - - nx - mmxext - - fxsr-opt pdpe1gb rdtscp - lm 3dnowext 3dnow"
     ),
@@ -46,6 +53,27 @@ FEATURE_NAMES: Mapping[Word, str] = {
     ),
     Word(0xD, 1, "EAX"): "xsaveopt xsavec xgetbv1 xsaves xfd",
     Word(0x6, -1, "EAX"): "- - arat",
+    Word(0x12, 0, "EAX"): "sgx1 sgx2 - - - - - - - - - sgx-edeccssa",
+    Word(0x12, 0, "EBX"): "sgx-exinfo",
+    Word(0x12, 1, "EAX"): "- sgx-debug sgx-mode64 - sgx-provisionkey sgx-tokenkey - sgx-kss - - sgx-aex-notify",
+    Word(0x14, 0, "ECX"): f"{'- ' * 31}intel-pt-lip",
+    Word(0x24, 0, "EBX"): f"{'- ' * 16}avx10-128 avx10-256 avx10-512",
+    Word(0x80000007, -1, "EBX"): "overflow-recov succor",
+    Word(0x80000007, -1, "EDX"): f"{'- ' * 8}invtsc",
+    Word(0x80000008, -1, "EBX"): (
+        "clzero - xsaveerptr - - - - - - wbnoinvd - - ibpb - ibrs amd-stibp - stibp-always-on - - - - - - amd-ssbd virt-ssbd "
+        "amd-no-ssb - amd-psfd"
+    ),
+    Word(0x8000000A, -1, "EDX"): (
+        "npt lbrv svm-lock nrip-save tsc-scale vmcb-clean flushbyasid decodeassists - - pause-filter - pfthreshold avic - "
+        "v-vmsave-vmload vgif - - - - - - - - vnmi - - svme-addr-chk"
+    ),
+    Word(0x80000021, -1, "EAX"): (
+        "no-nested-data-bp - lfence-always-serializing - - - null-sel-clr-base - auto-ibrs - - - - - - - - - - - - - - - eraps - - "
+        "sbpb ibpb-brtype srso-no srso-user-kernel-no"
+    ),
+    Word(0x80000022, -1, "EAX"): "perfmon-v2",
+    Word(0xC0000001, -1, "EDX"): "- - xstore xstore-en - - xcrypt xcrypt-en ace2 ace2-en phe phe-en pmm pmm-en",
 }
 
 

@@ -18,11 +18,15 @@ pytestmark = pytest.mark.qemu
 
 LOAD = Load(resident_mb=1)
 _BRIDGED = ("--nic2", "bridged", "--nictype2", "virtio", "--bridgeadapter2", "br0")
-_FIRST_PORT, _SECOND_PORT, _BUSY_PORT, _GUEST_PORT = 8001, 8002, 8003, 7
+_FIRST_PORT, _SECOND_PORT, _BUSY_PORT, _GUEST_PORT, _UDP_PORT = 8001, 8002, 8003, 7, 8004
 _HOST, _GUEST = "10.79.0.1", "10.79.0.2"
 _RARP = 0x8035
 _ECHO = f"busybox nc -ll -p {_GUEST_PORT} -e /bin/busybox cat >/dev/null 2>&1 </dev/null &"
 _ON_BRIDGE = f"busybox ip address add {_GUEST}/24 dev eth1 && busybox ip link set eth1 up && cat /sys/class/net/eth1/address"
+
+
+# Nobody listens there: the guest's own word that a datagram came.
+_DATAGRAMS = "busybox awk '/^Udp:/ {got = $3} END {print got}' /proc/net/snmp"
 
 
 def test_a_guest_is_reached_by_its_forwarded_port_and_on_its_bridge_after_the_move() -> None:
@@ -43,8 +47,10 @@ def journey() -> None:
     with contextlib.closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_RARP))) as ears:
         ears.bind(("br0", _RARP))
         ears.settimeout(30)
-        with Scene(load=LOAD, memory_mb=96, options=(*_BRIDGED, "--natpf1", _rule("web", _FIRST_PORT))) as scene:
+        rules = ("--natpf1", _rule("web", _FIRST_PORT), "--natpf1", _rule("datagrams", _UDP_PORT, "udp"))
+        with Scene(load=LOAD, memory_mb=96, options=(*_BRIDGED, *rules)) as scene:
             _set_rules(scene.there, web=_SECOND_PORT)
+            _hears_datagrams(scene)
             scene.console.run(_ECHO)
             mac = scene.console.run(_ON_BRIDGE)
             until(lambda: _echoes("127.0.0.1", _FIRST_PORT), "the forwarded port leads nowhere")
@@ -62,6 +68,7 @@ def journey() -> None:
                 assert _learned(mac) == {second_tap}
                 assert _answers(visitor)
                 until(lambda: _echoes("127.0.0.1", _SECOND_PORT), "the target's forwarded port leads nowhere")
+                _hears_datagrams(scene)
                 assert not _echoes("127.0.0.1", _FIRST_PORT)
 
                 # Back, with a rule for the very port that the other QEMU on this host still has while the guest arrives, behind
@@ -77,8 +84,18 @@ def journey() -> None:
             until(lambda: not _taps(), "a tap stays after the end of its VM")
 
 
-def _rule(name: str, port: int) -> str:
-    return f"{name},tcp,127.0.0.1,{port},,{_GUEST_PORT}"
+def _hears_datagrams(scene: Scene) -> None:
+    def came() -> bool:
+        speaker.sendto(b"a word", ("127.0.0.1", _UDP_PORT))
+        return scene.console.run(_DATAGRAMS) != before
+
+    before = scene.console.run(_DATAGRAMS)
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as speaker:
+        until(came, "no datagram comes through the forwarded port")
+
+
+def _rule(name: str, port: int, protocol: str = "tcp") -> str:
+    return f"{name},{protocol},127.0.0.1,{port},,{_GUEST_PORT}"
 
 
 def _set_rules(host: Host, **ports: int) -> None:
