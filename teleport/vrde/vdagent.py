@@ -212,10 +212,11 @@ class Dialect:
         )
 
     def read(self, message: Message) -> Said | None:
-        """A clipboard's message; None for one of another selection. A GRAB has the format TEXT if a text is among what it offers.
-
-        Raises AgentError."""
+        """A clipboard's message; None for one of another selection, and for a limit. A GRAB has the format TEXT if a text is among what
+        it offers. Raises AgentError."""
         body = message.body
+        if message.kind is Kind.MAX_CLIPBOARD:
+            return None
         if self.selections:
             if len(body) < 4:
                 raise AgentError("a message without its selection")

@@ -96,4 +96,4 @@ class Desktop:
 
     def log(self) -> str:
         """What the agents say, for a failed test."""
-        return self._console.run("busybox tail -n 30 /run/vdagentd.log /run/vdagent.log /run/xvfb.log")
+        return self._console.run("busybox tail -n 14 /run/vdagentd.log /run/vdagent.log /run/xvfb.log")
