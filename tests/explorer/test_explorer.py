@@ -66,7 +66,9 @@ def test_finds_the_bug_of_a_bad_target(name: str) -> None:
     assert is_found(target=replaced(TARGET, BAD_TARGETS[name]))
 
 
-@pytest.mark.parametrize("unfenced", [(S.SWITCHING, SE.MIGRATION_FAILED), (S.SWITCHING, SE.SILENCE), (S.DECIDING, SE.CLAIM_WON)])
+@pytest.mark.parametrize(
+    "unfenced", [(S.SWITCHING, SE.MIGRATION_FAILED), (S.SWITCHING, SE.SILENCE), (S.DECIDING, SE.CLAIM_WON)]
+)
 def test_finds_that_shared_ram_needs_a_dead_target(unfenced: tuple[SourcePhase, SourceEvent]) -> None:
     row = SOURCE.rows[unfenced]
     bad = Row(row.phase, tuple(effect for effect in row.effects if effect is not SF.KILL_TARGET))

@@ -39,7 +39,9 @@ def extend_1(console: GuestConsole) -> None:
 
 def pcr(console: GuestConsole) -> str:
     """What PCR 16 holds."""
-    return console.run(f"cd /sys/class/tpm/tpm0; busybox cat pcr-sha256/{_PCR} 2>/dev/null || busybox cat pcr-sha1/{_PCR}; cd /")
+    return console.run(
+        f"cd /sys/class/tpm/tpm0; busybox cat pcr-sha256/{_PCR} 2>/dev/null || busybox cat pcr-sha1/{_PCR}; cd /"
+    )
 
 
 def store(console: GuestConsole) -> None:
