@@ -163,6 +163,8 @@ def _cut_off(changed: Changed, second: Path) -> None:
     scene.arm(scene.here, "")
     until(lambda: scene.here.state == "running", "no successor")
     assert changed.definition.nic(1).cable
-    assert scene.console.run(_READ) == "1"
+    until(
+        lambda: scene.console.run(_READ) == "1", "the successor did not settle the change"
+    )  # `running` was said before it came
     changed.run(*changed.attach(second))
     assert changed.medium() == "other"

@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType, MappingProxyType
 from typing import ClassVar
@@ -82,9 +83,16 @@ def teleport(
     with connect(vm) as control, shown_on(sys.stdout, as_json=as_json, detailed=detailed_progress) as shown:
         events = control.teleport(request)
 
+        def cancel() -> None:
+            try:
+                with connect(vm) as other:
+                    shown.note(other.cancel())
+            except TeleportError as error:
+                shown.note(str(error))
+
         def interrupted(_signal: int, _frame: FrameType | None) -> None:
-            with connect(vm) as other:
-                shown.note(other.cancel())
+            # A handler may come in the middle of a write to stdout, where nothing else can be written but by another thread.
+            threading.Thread(target=cancel, name="cancel", daemon=True).start()
 
         before = signal.signal(signal.SIGINT, interrupted)
         try:
