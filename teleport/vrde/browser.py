@@ -201,12 +201,13 @@ class BrowserConsole:
         if session is None:
             await connection.close(1008, "another viewer is connected")
             return
+        link = self._context.clipboard
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours, limit=BUFFER_BYTES)
         relay_reader, relay_writer = await asyncio.open_connection(sock=theirs, limit=BUFFER_BYTES)
         try:
             await first_to_end(
-                relay.serve(relay_reader, relay_writer, label=client),
+                relay.serve(relay_reader, relay_writer, label=client, clipboard=link.clipboard if link else None),
                 _to_browser(connection, reader),
                 _from_browser(connection, writer),
             )

@@ -80,9 +80,13 @@ class Clipboard:
             if self._inwards and self._dialect:
                 self._to_guest(self._dialect.release())
 
+    def waits_for(self, viewer: ViewerClipboard) -> bool:
+        """Whether the guest waits for what this viewer has copied."""
+        return self._owner is viewer and bool(self._asked)
+
     def pasted(self, viewer: ViewerClipboard, text: str | None) -> None:
         """The answer to `ask`: the text with line feeds, or None."""
-        if self._owner is viewer and self._asked:
+        if self.waits_for(viewer):
             too_long = text is not None and len(text.encode("utf-8", "replace")) > vdagent.MOST_TEXT_BYTES
             self._asked -= 1
             self._answer(None if too_long else text)

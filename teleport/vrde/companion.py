@@ -22,7 +22,8 @@ from typing import Protocol
 from teleport.errors import TeleportError
 from teleport.vrde import rfb
 from teleport.vrde.endpoint import Endpoint
-from teleport.vrde.relay import REDIAL_EVERY_SECONDS, Relay
+from teleport.vrde.relay import Relay
+from teleport.vrde.relay_viewer import REDIAL_EVERY_SECONDS
 from teleport.vrde.rfb import ClientKind, Encoding, ServerKind
 from teleport.vrde.upstream import Upstream
 

@@ -3,6 +3,8 @@ import RFB from "/novnc/core/rfb.js";
 
 const login = document.getElementById("login");
 const screen = document.getElementById("screen");
+const clipboard = document.getElementById("clipboard");
+const shared = document.getElementById("shared");
 const state = document.getElementById("state");
 const socket = (path) => `wss://${location.host}${path}`;
 
@@ -13,9 +15,20 @@ function view(ticket) {
   const rfb = new RFB(screen, socket(`/${ticket}/socket`), { shared: true });
   rfb.scaleViewport = true;
   rfb.focusOnClick = true;
-  rfb.addEventListener("connect", () => { state.textContent = ""; document.title = rfb._fbName || "Console"; rfb.focus(); });
+  shared.value = "";
+  shared.oninput = () => rfb.clipboardPasteFrom(shared.value);
+  rfb.addEventListener("clipboard", (event) => {
+    shared.value = event.detail.text;
+    navigator.clipboard?.writeText(shared.value).catch(() => {}); // where the browser lets us; it can be copied by hand
+  });
+  rfb.addEventListener("connect", () => {
+    state.textContent = "";
+    clipboard.hidden = false;
+    document.title = rfb._fbName || "Console";
+    rfb.focus();
+  });
   rfb.addEventListener("disconnect", (event) => {
-    screen.hidden = true;
+    screen.hidden = clipboard.hidden = true;
     ask(event.detail.clean ? "disconnected" : "the connection was refused or broke off");
   });
 }

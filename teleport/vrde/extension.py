@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from teleport.errors import NotFoundError
+from teleport.machines.display_extensions import GROUP
 from teleport.machines.vrde import Property, VrdeSettings
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.login import Authenticator
@@ -19,8 +20,6 @@ from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
 from teleport.vrde.throttle import Throttle
 from teleport.vrde.usb import UsbDevices
-
-GROUP = "teleport.vrde"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ class Passage:
             elif len(self._buffer) == before:
                 return
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether what was passed on ends with a whole message."""
+        return not (self._rectangles_left or self._payload_left)
+
     def completion(self) -> bytes:
         """What ends the message under way; the passage must not be fed any more. Empty between two messages."""
         # A held rectangle has been announced by its head only when its payload went with it.

@@ -281,28 +281,45 @@ class Password:
     equals: Callable[[bytes, bytes], bool]
 
 
-def viewer_handshake(init: bytes, password: Password | None) -> Handshake[bool]:
-    """What the relay says to a viewer, in RFB 3.3, 3.7 or 3.8 as it likes; `init` is the ServerInit. False: a wrong password."""
+@dataclass(frozen=True)
+class ViewerAnswer:
+    """How a viewer began: its protocol's minor version, and its answer to the challenge (b"": it was given none)."""
+
+    minor: int
+    response: bytes = b""
+
+
+def viewer_security(challenge: bytes) -> Handshake[ViewerAnswer]:
+    """What the relay says to a viewer first, in RFB 3.3, 3.7 or 3.8 as it likes. `challenge` b"": no password is asked for."""
     yield VERSION
     version = yield 12
     if not version.startswith(b"RFB 003."):
         raise RfbError("not a VNC viewer")
     minor = int(version[8:11]) if version[8:11].isdigit() else 0
-    kind = 2 if password else 1
+    kind = 2 if challenge else 1
     if minor < 7:
         yield struct.pack(">I", kind)
     else:
         yield bytes((1, kind))
         if (yield 1)[0] != kind:
             raise RfbError("the viewer wants another kind of security")
-    if password:
-        yield password.challenge
-        if not password.equals((yield 16), password.response):
-            reason = b"wrong password"
-            yield struct.pack(">I", 1) + (struct.pack(">I", len(reason)) + reason if minor >= 8 else b"")
-            return False
-    if password or minor >= 8:
+    if not challenge:
+        return ViewerAnswer(minor)
+    yield challenge
+    return ViewerAnswer(minor, (yield 16))
+
+
+def viewer_refused(answer: ViewerAnswer, why: str) -> bytes:
+    """What the relay says to a viewer that may not come in, before it ends the connection."""
+    reason = why.encode()
+    if answer.minor >= 8:
+        return struct.pack(">II", 1, len(reason)) + reason
+    return struct.pack(">I", 1) if answer.response else b""
+
+
+def viewer_welcome(answer: ViewerAnswer, init: bytes) -> Handshake[None]:
+    """What the relay says to a viewer that may come in; `init` is the ServerInit."""
+    if answer.response or answer.minor >= 8:
         yield bytes(4)
     yield 1  # ClientInit: the relay shares in any case
     yield init
-    return True

@@ -1,7 +1,7 @@
 """Slows down who guesses passwords at the display."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from teleport.vrde.login import Authenticator, Login, Verdict
 
@@ -23,14 +23,21 @@ class Throttle:
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def decide(self, authenticator: Authenticator, login: Login) -> bool:
-        """Whether this login is let in, after its delay. Those of one client take turns: guesses side by side gain no time."""
-        client = login.client
+        """Whether this login is let in, after its delay and in its turn."""
+
+        async def check() -> bool:
+            return await authenticator.check(login) is Verdict.ALLOW
+
+        return await self.judged(login.client, check)
+
+    async def judged(self, client: str, check: Callable[[], Awaitable[bool]]) -> bool:
+        """What `check` says, after the client's delay. Those of one client take turns: guesses side by side gain no time."""
         turn, count = self._turns.get(client, (asyncio.Lock(), 0))
         self._turns[client] = turn, count + 1
         try:
             async with turn:
                 await asyncio.sleep(self.delay_seconds(client))
-                right = await authenticator.check(login) is Verdict.ALLOW
+                right = await check()
                 (self.allowed if right else self.refused)(client)
                 return right
         finally:

@@ -15,17 +15,17 @@ T = TypeVar("T")
 async def shake_hands(handshake: rfb.Handshake[T], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> T:
     """Drives a handshake of `rfb`. Raises RfbError, OSError or IncompleteReadError."""
     answer = b""
-    step = next(handshake)
-    while True:
-        if isinstance(step, int):
-            answer = await reader.readexactly(step)
-        else:
-            writer.write(step)
-            await writer.drain()
-        try:
+    try:
+        step = next(handshake)
+        while True:
+            if isinstance(step, int):
+                answer = await reader.readexactly(step)
+            else:
+                writer.write(step)
+                await writer.drain()
             step = handshake.send(answer)
-        except StopIteration as finished:
-            return finished.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from teleport.vrde import vnc_password
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context, DisplayServer
 from teleport.vrde.listen import listen
+from teleport.vrde.relay import WRONG
 from teleport.vrde.sessions import Session
 from teleport.vrde.streams import peer_of
 
@@ -64,13 +65,15 @@ class VncServer:
         address, client = peer_of(writer)
         session: Session | None = None
 
-        def admit(right: bool) -> bool:  # the relay's callback: one answer to one question
+        async def admit(right: bool) -> str:  # the relay's callback: one answer to one question
             nonlocal session
-            if not right:
-                self._context.throttle.refused(address)
+
+            async def check() -> bool:
+                return right
+
+            if not await self._context.throttle.judged(address, check):
                 self._context.note(f"client {client} refused: wrong VNC password")
-                return False
-            self._context.throttle.allowed(address)
+                return WRONG
             session = self._context.sessions.admit(
                 client=client,
                 user="",
@@ -78,16 +81,16 @@ class VncServer:
                 protection=self.details()["security"],
                 close=lambda _: writer.transport.abort(),
             )
-            return session is not None
+            return "" if session else "another viewer is connected"
 
         if task:
             self._connections.add(task)
         try:
-            await asyncio.sleep(self._context.throttle.delay_seconds(address))
-            password = self._password
+            password, clipboard = self._password, self._context.clipboard
             await self._context.screens.relay(SCREEN).serve(
-                reader, writer, label=client, password=(lambda: vnc_password.fresh(password)) if password else None, admit=admit
-            )
+                reader, writer, label=client, password=(lambda: vnc_password.fresh(password)) if password else None, admit=admit,
+                clipboard=clipboard.clipboard if clipboard else None,
+            )  # fmt: skip
         finally:
             if session:
                 self._context.sessions.left(session)

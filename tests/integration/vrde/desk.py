@@ -274,11 +274,17 @@ class Desk:
         return made
 
     async def front(
-        self, chosen: VrdeSettings, *screens: str, name: str = "front", agent: str = ""
+        self, chosen: VrdeSettings, *screens: str, name: str = "front", agent: str = "", clipboard: str = ""
     ) -> tuple[control.FrontClient, Json]:
         folder = self.folder / name
         config = FrontConfig(
-            vm_name="S", folder=str(folder), settings=chosen, screens=screens, agent=agent, keys=str(folder / "keys")
+            vm_name="S",
+            folder=str(folder),
+            settings=chosen,
+            screens=screens,
+            agent=agent,
+            clipboard=clipboard,
+            keys=str(folder / "keys"),
         )
         client = control.FrontClient(folder)
         self._fronts.append(client)

@@ -12,7 +12,10 @@ from websockets.exceptions import InvalidStatus
 
 from teleport.errors import BusyError, NotFoundError
 from teleport.machines.vrde import set_extradata
+from teleport.vrde import vdagent
 from teleport.vrde.auth import password_hash
+from teleport.vrde.vdagent import Kind, Said
+from tests.fakes.spice_agent import AGENT, SpiceAgent
 from tests.integration.vrde.chromium import Chromium
 from tests.integration.vrde.desk import Desk, at, settings, until
 
@@ -35,11 +38,33 @@ async def browser(folder, url):
         await made.end()
 
 
-def test_the_login_page(short_folder):
+async def copies_and_pastes(page: Chromium, agent: SpiceAgent) -> None:
+    """Between the page's text and the guest's agent, beyond Latin-1."""
+    async with asyncio.timeout(30):
+        await page.value("shared.value = 'grüße ☃'; shared.dispatchEvent(new Event('input'))")
+        while (await agent.said.get()).kind is not Kind.GRAB:
+            pass
+        agent.writer.write(AGENT.request())
+        assert await agent.said.get() == Said(Kind.CLIPBOARD, vdagent.TEXT, "grüße ☃".encode())
+        agent.writer.write(AGENT.grab())
+        while (await agent.said.get()).kind is not Kind.REQUEST:
+            pass
+        agent.writer.write(AGENT.clipboard("aus dem Gast ☃"))
+        for _ in range(100):
+            if await page.value("shared.value") == "aus dem Gast ☃":
+                return
+            await asyncio.sleep(0.1)
+    raise AssertionError("the guest's text is not in the page")
+
+
+def test_the_login_page_and_the_clipboard(short_folder):
     async def body(desk: Desk):
-        chosen = settings(vrdeauthtype="external", vrdeauthlibrary="VBoxAuthSimple")
+        chosen = settings(vrdeauthtype="external", vrdeauthlibrary="VBoxAuthSimple", clipboard="bidirectional")
+        agent = SpiceAgent()
+        server = await asyncio.start_unix_server(agent.serve, f"{short_folder}/agent")
         guest = await (await desk.guest()).counting()
-        front, _ = await desk.front(set_extradata(chosen, "VBoxAuthSimple/users/john", password_hash("secret")), guest.vnc)
+        chosen = set_extradata(chosen, "VBoxAuthSimple/users/john", password_hash("secret"))
+        front, _ = await desk.front(chosen, guest.vnc, clipboard=f"unix:{short_folder}/agent")
         opened = await front.console()
         async with browser(short_folder, opened["url"].partition("#")[0]) as page:
 
@@ -58,6 +83,8 @@ def test_the_login_page(short_folder):
             await page.image("browser-refused")
             await submit("secret")
             await page.shows_guest("browser-login")
+            await copies_and_pastes(page, agent)
+        server.close()
         assert "hunter2" not in desk.front_log()
 
     asyncio.run(at(short_folder, body))

@@ -8,9 +8,8 @@ from teleport.vrde import vdagent
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.endpoint import UnixEndpoint
 from teleport.vrde.gates import Gates
-from teleport.vrde.vdagent import Dialect, Kind, Messages, Said
-
-AGENT = Dialect(selections=True)
+from teleport.vrde.vdagent import Kind, Said
+from tests.fakes.spice_agent import AGENT, SpiceAgent
 
 
 class Viewer:
@@ -27,27 +26,9 @@ class Viewer:
         self.asked.set()
 
 
-class Guest:
-    """An agent on a unix socket."""
-
-    def __init__(self) -> None:
-        self.said: asyncio.Queue[Said] = asyncio.Queue()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        messages = Messages()
-        while data := await reader.read(1 << 16):
-            for each in messages.feed(data):
-                if each.kind is Kind.CAPABILITIES:
-                    writer.write(vdagent.announcement(please_answer=False))
-                elif each.kind is not Kind.MAX_CLIPBOARD and (said := AGENT.read(each)):
-                    self.said.put_nowait(said)
-        writer.close()
-
-
 def test_viewers_of_another_host_copy_and_paste_through_this_ones_front(tmp_path: Path) -> None:
     async def body() -> None:
-        guest, viewer = Guest(), Viewer()
+        guest, viewer = SpiceAgent(), Viewer()
         far = ClipboardLink(UnixEndpoint(f"{tmp_path}/guest"), Gates())
         near = ClipboardLink(UnixEndpoint(f"{tmp_path}/nowhere"), Gates())
         dialled = 0

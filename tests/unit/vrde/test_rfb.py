@@ -54,6 +54,10 @@ def test_what_is_no_vnc_server_is_refused(said):
 PASSWORD = rfb.Password(b"c" * 16, b"r" * 16, hmac.compare_digest)
 
 
+def begin(password: rfb.Password | None, says: bytes):
+    return converse(rfb.viewer_security(password.challenge if password else b""), says)
+
+
 @pytest.mark.parametrize(
     ("says", "password", "expected"),
     [
@@ -65,21 +69,24 @@ PASSWORD = rfb.Password(b"c" * 16, b"r" * 16, hmac.compare_digest)
     ],
 )
 def test_viewers_of_all_versions(says, password, expected):
-    assert converse(rfb.viewer_handshake(b"INIT", password), says) == (expected, b"", True)
+    sent, left, answer = begin(password, says)
+    assert answer.response == (b"r" * 16 if password else b"")
+    welcome, left, _ = converse(rfb.viewer_welcome(answer, b"INIT"), left)
+    assert (sent + welcome, left) == (expected, b"")
 
 
-def test_a_wrong_vnc_password():
-    sent, _, right = converse(rfb.viewer_handshake(b"INIT", PASSWORD), b"RFB 003.008\n\2" + b"x" * 16)
-    assert not right
-    assert sent.endswith(b"\0\0\0\1" + b"\0\0\0\x0ewrong password")
-    sent, _, right = converse(rfb.viewer_handshake(b"INIT", PASSWORD), b"RFB 003.003\n" + b"x" * 16)
-    assert not right
-    assert sent.endswith(b"\0\0\0\1")
+def test_a_viewer_that_may_not_come_in_hears_why():
+    _, _, answer = begin(PASSWORD, b"RFB 003.008\n\2" + b"x" * 16)
+    assert rfb.viewer_refused(answer, "wrong password") == b"\0\0\0\1" + b"\0\0\0\x0ewrong password"
+    _, _, answer = begin(PASSWORD, b"RFB 003.003\n" + b"x" * 16)
+    assert rfb.viewer_refused(answer, "wrong password") == b"\0\0\0\1"
+    _, _, answer = begin(None, b"RFB 003.003\n")
+    assert rfb.viewer_refused(answer, "full") == b""  # this version has no answer here
 
 
 def test_a_viewer_that_picks_another_security_is_refused():
     with pytest.raises(RfbError):
-        converse(rfb.viewer_handshake(b"INIT", PASSWORD), b"RFB 003.008\n\1")
+        begin(PASSWORD, b"RFB 003.008\n\1")
 
 
 CLIENT = [
