@@ -20,7 +20,10 @@ checked; here is the search.
 """
 
 import argparse
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from teleport.handover.machine import Row, Table
@@ -63,6 +66,10 @@ class Explorer:
 
     def run(self) -> Explored:
         """Breadth first, so that a broken rule's trace is as short as can be."""
+        with _nothing_to_collect():
+            return self._search()
+
+    def _search(self) -> Explored:
         setting = self._setting
         start = World()
         number: dict[World, int] = {start: 0}
@@ -107,6 +114,16 @@ class Explorer:
                 return Explored(f"{end} with {w.faults}", (*trace(member), str(w)), {}, len(worlds))
             ends[len(w.faults), end] = ends.get((len(w.faults), end), 0) + 1
         return Explored("", (), ends, len(worlds))
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Millions of small tuples without a cycle among them: the collector would walk through all of them again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def replaced(table: SourceTable | TargetTable, rows: dict[tuple[object, object], Row[object, object]]) -> object:

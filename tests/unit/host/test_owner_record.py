@@ -128,8 +128,8 @@ def test_a_lost_reply_is_found_out_by_reading(folder: Path) -> None:
 @pytest.mark.parametrize("point", ["record.link", "record.linked", "record.verify"])
 def test_storage_that_hangs_is_unknown(folder: Path, point: str) -> None:
     async def scenario() -> None:
-        record = FolderOwnerRecord(folder, timeout_seconds=3.0)
-        await record.probe()
+        await FolderOwnerRecord(folder).probe()
+        record = FolderOwnerRecord(folder, timeout_seconds=0.5)
         set_faults(f"{point}=hang")
         assert await record.claim(1, owner(1)) is UNKNOWN
         set_faults("record.read=hang,record.note=hang")
@@ -138,7 +138,9 @@ def test_storage_that_hangs_is_unknown(folder: Path, point: str) -> None:
         with pytest.raises(StorageError, match="did not answer"):
             await record.note_started(1)
         set_faults("")
-        assert await record.claim(1, owner(1)) is WON  # asked again
+        while (asked_again := await record.claim(1, owner(1))) is UNKNOWN:
+            pass  # half a second may be short on a busy machine
+        assert asked_again is WON
 
     asyncio.run(scenario())
 
