@@ -177,8 +177,9 @@ class BrowserConsole:
             try:
                 raw = json.loads(await connection.recv())
                 login = Login(str(raw["user"]), str(raw["password"]), str(raw.get("domain", "")), address)
+                f"{login.user}{login.password}{login.domain}".encode()  # half of a surrogate pair is no text: JSON can name one
                 screen = int(raw.get("screen", 1))
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 await connection.close(1008, "this is no login")
                 return
             if not await self._context.throttle.decide(self._context.authenticator, login):

@@ -73,6 +73,20 @@ class _Device:
             self.writer.write(frame(FrameKind.NOTICE, text.encode()))
 
 
+def _shown(each: _Device) -> dict[str, object] | None:
+    """As the agent gets it; None for one that was pulled out just now."""
+    connected, device = each.redirection.device, each.device
+    if connected is None or device is None:
+        return None
+    return vars(device) | {
+        "name": each.name,
+        "speed": connected.speed.name.lower(),
+        "client": each.claim.client,
+        "socket": str(each.socket),
+        "connected": each.guest is not None,
+    }
+
+
 class UsbDevices:
     """One front's. `note` writes one line to the VM's log."""
 
@@ -92,22 +106,11 @@ class UsbDevices:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS), self._changed:
                 await self._changed.wait_for(lambda: self._generation != seen)
-        return self._generation, [self._shown(each) for each in self._devices.values()] if self._is_here else []
+        return self._generation, list(filter(None, map(_shown, self._devices.values()))) if self._is_here else []
 
     @property
     def _is_here(self) -> bool:
         return self._allowed and self._there is None
-
-    def _shown(self, each: _Device) -> dict[str, object]:
-        connected, device = each.redirection.device, each.device
-        assert connected and device
-        return vars(device) | {
-            "name": each.name,
-            "speed": connected.speed.name.lower(),
-            "client": each.claim.client,
-            "socket": str(each.socket),
-            "connected": each.guest is not None,
-        }
 
     def told(self, name: str, text: str) -> None:
         """The agent's word on one device, for who shares it."""

@@ -73,6 +73,8 @@ class Claim:
                 raise ValueError("not texts")
             if not all(value.isprintable() for name, value in raw.items() if name != "password"):
                 raise ValueError("control characters")
+            for value in raw.values():
+                value.encode()  # half of a surrogate pair is no text: JSON can name one
             texts = ("manufacturer", "product", "serial_number", "client")
             return cls(**{name: value[:_TEXT_CHARACTERS] if name in texts else value for name, value in raw.items()})
         except (ValueError, TypeError, RecursionError) as error:

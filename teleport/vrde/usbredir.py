@@ -33,7 +33,9 @@ from teleport.machines.usb_filters import UsbDevice
 VERSION = b"teleport"
 _HELLO_BYTES = 64  # of the version's text, before the capabilities
 MOST_CONTROL_BYTES = 1 << 16
-MOST_DATA_BYTES = 32 << 20  # of one transfer; Linux' own limit for a bulk transfer is 16 MiB
+MOST_DATA_BYTES = (16 << 20) + 64  # of one transfer: Linux' own limit for a bulk transfer, and a head
+MOST_UNANSWERED = 1 << 14  # requests of guests; the next one is refused
+MOST_STREAMS = 1 << 10
 _FIRST_ID = 0x7FFF0000  # of packets of our own: guests count from 0, or use addresses
 
 
@@ -207,7 +209,7 @@ class Redirection:
     # -- the guest's end
 
     def attach(self) -> bytes:
-        """A guest is there: what it hears first."""
+        """A guest is there, and the host has said hello: what the guest hears first."""
         self._guest, self._guest_said_hello = PacketReader(), False
         return hello(self._agreed).pack(wide=False)
 
@@ -248,6 +250,8 @@ class Redirection:
 
     def _note_request(self, packet: Packet) -> None:
         kind, body = packet.kind, packet.body
+        if len(self._waiting) + len(self._stale) >= MOST_UNANSWERED or len(self._streams) >= MOST_STREAMS:
+            raise ProtocolError("usbredir", "the guest's side asks for more than a device answers")
         if (answer := _ANSWERS.get(kind)) is not None:
             self._waiting.add((answer, packet.identifier))
         elif kind in _STARTS and body:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from teleport.vrde import companion, rfb
 from teleport.vrde.rdp import side_door
-from teleport.vrde.rdp.pdu import RdpError
 from teleport.vrde.rdp.side_door import Assembly, Chunk, Setup
 from teleport.vrde.rdp.sound import BLOCK_BYTES, MOST_UNDER_WAY, Sound
 from teleport.vrde.rfb import Encoding, MessageReader, RfbError, ServerKind
@@ -65,16 +64,6 @@ def test_a_viewer_that_cannot_play_our_format_gets_nothing():
     assert sound.play(bytes(BLOCK_BYTES), now_ms=0) == sound.finish(now_ms=0) == []
 
 
-@given(st.lists(st.binary(max_size=64), max_size=8))
-def test_garbage_on_the_sound_channel_harms_nothing(pdus):
-    sound = Sound()
-    for pdu in pdus:
-        try:
-            sound.received(pdu)
-        except RdpError:
-            return
-
-
 @given(st.binary(min_size=1, max_size=5000))
 def test_pdus_survive_the_side_door(pdu):
     packed = side_door.pack(5, pdu)
@@ -96,16 +85,6 @@ def test_the_side_doors_setup_names_the_channels():
     body = struct.pack("<H8sHH8sHH", 2, b"RDPSND", 1, 0, b"cliprdr", 2, 0)
     data = struct.pack("<IIII", 0, 16 + len(body), 3, 8 + len(body)) + body
     assert MessageReader(side_door.block).feed(data) == [[Setup({"rdpsnd": 1, "cliprdr": 2})]]
-
-
-@given(st.binary(max_size=200))
-def test_garbage_at_the_side_door_ends_the_connection_at_most(data):
-    reader = MessageReader(side_door.block)
-    try:
-        reader.feed(data)
-        reader.feed(struct.pack("<II", 0, 24) + data.ljust(16, b"\0")[:16])
-    except RdpError:
-        return
 
 
 def test_the_companion_reads_what_qemu_sends():
