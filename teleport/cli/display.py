@@ -1,5 +1,6 @@
 """The remote display from the command line's side: telling a running VM's about other settings, and where viewers find it."""
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -8,30 +9,41 @@ from collections.abc import Mapping
 
 import click
 
+from teleport.cli.home import store
 from teleport.cli.life import Life
 from teleport.cli.live import LiveState, live_state
 from teleport.cli.running import connect
 from teleport.errors import StateError, UnreachableError
 from teleport.machines import display_note
 from teleport.machines.definition import Definition
+from teleport.machines.preferences import with_defaults
 from teleport.machines.store import StoredVm, VmPaths
-from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.machines.vrde import VrdeSettings, limit_of, to_dict
 
 _EVERYWHERE = ("", "::", "0.0.0.0")
 
 
 def tell_display(vm: StoredVm, wanted: Definition, *, again: bool = False) -> None:
-    """Gives the display's settings of `wanted` to the VM's runner, if one lives; with `again` also those that it has (the port may be
-    free by now). Raises what keeps the display from them; then everything is as it was."""
+    """Gives the display's settings of `wanted` to the VM's runner, if one lives, or to the front that stayed when the guest left; with
+    `again` also those that the runner has (the port may be free by now). Raises what keeps the display from them; then everything is as
+    it was."""
     if wanted.vrde == vm.definition.vrde and not again:
         return
     if live_state(vm.paths, vm.name).life is Life.NOTHING:
         if not wanted.vrde.enabled:
             end_left_display(vm.paths, vm.name)
+        else:
+            _change_left_display(vm.paths, wanted.vrde)
         return
     with connect(vm) as control:
         answer = json.loads(control.execute("vrde", json.dumps(to_dict(wanted.vrde))))
     say_where(answer, port_too=again or _place(wanted.vrde) != _place(vm.definition.vrde))
+
+
+def tell_limit(settings: VrdeSettings, name: str) -> None:
+    """Says what a property that was set (`name`, or `name=value`, or its key of extradata) does not do."""
+    if limit := limit_of(settings, name.partition("=")[0]):
+        click.echo(f"teleport: warning: {limit}", err=True)
 
 
 def _place(settings: VrdeSettings) -> tuple[bool, str, str]:
@@ -63,6 +75,19 @@ def end_left_display(paths: VmPaths, name: str) -> bool:
         display_note.forget(paths)
     click.echo(f"The display of the guest that left VM {name!r} has ended here; viewers that were connected: {viewers}.")
     return True
+
+
+def _change_left_display(paths: VmPaths, settings: VrdeSettings) -> None:
+    """Gives other settings to the front that stayed for the viewers of a guest that has left, if there is one. Raises what it refuses."""
+    folder = display_note.read(paths)
+    if folder is None:
+        return
+    import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
+
+    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - as above
+
+    with contextlib.suppress(UnreachableError):
+        asyncio.run(FRONTS.at(str(folder)).update(to_dict(with_defaults(settings, store().home))))
 
 
 def say_where(details: Mapping[str, str | int], *, port_too: bool = True) -> None:

@@ -7,16 +7,25 @@ Nothing here imports the display itself: definitions embed the value, `teleport.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from ipaddress import ip_address
 from types import MappingProxyType
 
 from teleport.errors import UsageError
 from teleport.machines import display_extensions
+from teleport.machines.vrde_properties import (
+    BUILT_IN_PROPERTIES,
+    DEFAULT_PORT,
+    RDP_PROPERTIES,
+    Property,
+    SecurityMethod,
+    check_address,
+    check_path,
+    check_ports,
+    known_property,
+    parse_ports,
+)
 
-DEFAULT_PORT = 3389
 DEFAULT_EXTENSION = "rdp"
 DEFAULT_AUTH_LIBRARY = "VBoxAuth"
-MOST_PORTS = 4096
 MOST_MONITORS = 8
 EXTRADATA_USER = "VBoxAuthSimple/users/"
 EXTRADATA_FEATURE = "VRDP/Feature/"
@@ -28,14 +37,6 @@ class AuthType(Enum):
     NULL = "null"
     EXTERNAL = "external"
     GUEST = "guest"
-
-
-class SecurityMethod(Enum):
-    """`Security/Method`: which protection a viewer may use."""
-
-    NEGOTIATE = "negotiate"
-    RDP = "rdp"
-    TLS = "tls"
 
 
 class ClipboardMode(Enum):
@@ -81,37 +82,6 @@ class VrdeSettings:
         return SecurityMethod(self.properties.get("Security/Method") or "negotiate")
 
 
-@dataclass(frozen=True)
-class Property:
-    """One property that an extension knows. `check` returns the value in its canonical form or raises UsageError(what, why)."""
-
-    name: str
-    meaning: str
-    check: Callable[[str, str], str]
-
-
-def parse_ports(text: str, what: str = "--vrdeport") -> tuple[int, ...]:
-    """``5000,5010-5012`` → (5000, 5010, 5011, 5012), in the order given; `default` and 0 mean 3389. Raises UsageError."""
-    ports: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if first.strip().lower() == "default":
-            first = "0"
-        if not (first.strip().isascii() and first.strip().isdigit() and (not dash or last.strip().isdigit())):
-            raise UsageError(what, f"{text!r} is not a list of ports", "write it like 3389 or 5000,5010-5012")
-        low, high = int(first), int(last or first)
-        if not dash and low == 0:
-            low = high = DEFAULT_PORT
-        if not 1 <= low <= high <= 65535:
-            raise UsageError(
-                what, f"{part.strip()!r} is not within 1-65535, smaller number first", "write it like 5000,5010-5012"
-            )
-        if len(ports) + high - low >= MOST_PORTS:
-            raise UsageError(what, f"more than {MOST_PORTS} ports", "name a smaller range")
-        ports.extend(port for port in range(low, high + 1) if port not in ports)
-    return tuple(ports)
-
-
 def _switch(what: str, value: str) -> bool:
     chosen = {"on": True, "off": False}.get(value.lower())
     if chosen is None:
@@ -125,95 +95,28 @@ def _number(what: str, value: str, low: int, high: int) -> int:
     return int(value)
 
 
-def _address(what: str, value: str) -> str:
-    bare = value.strip().removeprefix("[").removesuffix("]")
-    if bare.lower() in ("", "*", "default"):
-        return ""
-    if bare.lower() == "localhost":
-        return "localhost"
-    try:
-        ip_address(bare.partition("%")[0])
-    except ValueError:
-        raise UsageError(what, f"{value!r} is not an IP address", "give an IPv4 or IPv6 address of this host") from None
-    return bare
-
-
-def _ports(what: str, value: str) -> str:
-    parse_ports(value, what)
-    return value.strip()
-
-
-def _on_or_empty(what: str, value: str) -> str:
-    if value not in ("", "0", "1"):
-        raise UsageError(what, f"{value!r} is neither 1 nor empty", "1 switches the feature off, an empty value on again")
-    return "1" if value == "1" else ""
-
-
-def _method(what: str, value: str) -> str:
-    if value.lower() not in ("", *(m.value for m in SecurityMethod)):
-        raise UsageError(what, f"{value!r} is not a security method", "use negotiate, rdp or tls")
-    return value.lower()
-
-
-def _path(what: str, value: str) -> str:
-    if "\0" in value or "\n" in value:
-        raise UsageError(what, "a path has no line breaks")
-    return value
-
-
-def _vnc_password(what: str, value: str) -> str:
-    if len(value.encode()) > 8:
-        raise UsageError(what, "VNC's own passwords have at most 8 bytes", "shorten it, or use the rdp extension")
-    return value
-
-
-def _properties(*properties: Property) -> Mapping[str, Property]:
-    return MappingProxyType({p.name: p for p in properties})
-
-
-_COMMON = (
-    Property("TCP/Ports", "ports and ranges to choose from, as --vrdeport", _ports),
-    Property("TCP/Address", "address to listen on, as --vrdeaddress", _address),
-    Property("Client/DisableDisplay", "1: viewers see nothing", _on_or_empty),
-    Property("Client/DisableInput", "1: keyboard and mouse of viewers are ignored", _on_or_empty),
-    Property("Client/DisableClipboard", "1: no shared clipboard", _on_or_empty),
-)
-_TLS = (
-    Property("Security/CACertificate", "PEM file with the certificate authority's certificate", _path),
-    Property("Security/ServerCertificate", "PEM file with the server's certificate", _path),
-    Property("Security/ServerPrivateKey", "PEM file with the server's private key", _path),
-)
-RDP_PROPERTIES = _properties(
-    *_COMMON,
-    *_TLS,
-    Property("Client/DisableUSB", "1: no remote USB", _on_or_empty),
-    Property("Client/DisableAudio", "1: no sound", _on_or_empty),
-    Property("Client/DisableUpstreamAudio", "1: no microphone", _on_or_empty),
-    Property("Security/Method", "negotiate, rdp or tls", _method),
-)
-VNC_PROPERTIES = _properties(*_COMMON, Property("VNCPassword", "VNC's own password, at most 8 bytes", _vnc_password))
-# Those that name a file, in lower case.
-FILE_PROPERTIES = frozenset(each.name.lower() for each in _TLS)
-# What the extensions that come with us know; another one brings its own list (teleport.vrde.extension).
-BUILT_IN_PROPERTIES: Mapping[str, Mapping[str, Property]] = MappingProxyType(
-    {"rdp": RDP_PROPERTIES, "vnc": VNC_PROPERTIES, "none": {}}
-)
-
-
 # What the 3.2 spelling of 7.1.10 reaches, by its name in lower case.
 _FEATURES: Mapping[str, str] = MappingProxyType(
     {name.lower(): name for name in RDP_PROPERTIES if name.startswith("Client/Disable")}
 )
 
 
+def _known(settings: VrdeSettings) -> Mapping[str, Property]:
+    known = BUILT_IN_PROPERTIES.get(settings.extension)
+    return display_extensions.properties_of(settings.extension) if known is None else known
+
+
+def limit_of(settings: VrdeSettings, name: str) -> str:
+    """What a property does not do, whatever its value; "" when there is nothing to say. `name` may be of the 3.2 spelling."""
+    found = known_property(name.removeprefix(EXTRADATA_FEATURE), _known(settings))
+    return found.limit if found else ""
+
+
 def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:
     """`--vrdeproperty NAME=VALUE`. `known` are the extension's properties (default: what it says itself); an empty value
     removes the property. Raises UsageError for names it doesn't know and values it doesn't take."""
-    if known is None:
-        known = BUILT_IN_PROPERTIES.get(settings.extension)
-    if known is None:
-        known = display_extensions.properties_of(settings.extension)
-    spec = {each.lower(): known[each] for each in known}.get(name.lower())
+    known = _known(settings) if known is None else known
+    spec = known_property(name, known)
     if spec is None:
         raise UsageError(
             f"--vrdeproperty {name}",
@@ -245,15 +148,15 @@ def _clipboard(what: str, value: str) -> ClipboardMode:
 
 
 def _library(what: str, value: str) -> str:
-    return "" if value.lower() == "default" else _path(what, value)
+    return "" if value.lower() == "default" else check_path(what, value)
 
 
 # The options that set one field: option → (field, check).
 _FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyType(
     {
         "vrde": ("enabled", _switch),
-        "vrdeport": ("ports", _ports),
-        "vrdeaddress": ("address", _address),
+        "vrdeport": ("ports", check_ports),
+        "vrdeaddress": ("address", check_address),
         "vrdeauthtype": ("auth_type", _auth_type),
         "vrdeauthlibrary": ("auth_library", _library),
         "vrdemulticon": ("multi_connection", _switch),
@@ -359,7 +262,7 @@ def validate(settings: VrdeSettings, known: Mapping[str, Property] | None = None
             "--vrdeauthtype", f"{settings.auth_type!r} is not a way to authenticate", "use null, external or guest"
         )
     parse_ports(settings.ports)
-    _address("--vrdeaddress", settings.address)
+    check_address("--vrdeaddress", settings.address)
     _number("--vrdevideochannelquality", str(settings.video_quality), 10, 100)
     _number("--monitorcount", str(settings.monitors), 1, MOST_MONITORS)
     _set_extension(settings, "--vrdeextpack", settings.extension)

@@ -13,7 +13,8 @@ from typing import Protocol, runtime_checkable
 
 from teleport.errors import NotFoundError
 from teleport.machines.display_extensions import GROUP
-from teleport.machines.vrde import Property, VrdeSettings
+from teleport.machines.vrde import VrdeSettings
+from teleport.machines.vrde_properties import Property
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.login import Authenticator
 from teleport.vrde.screens import Screens

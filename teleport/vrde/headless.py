@@ -3,7 +3,8 @@ display is off while another host's front goes on serving the viewers that came 
 
 from collections.abc import Mapping
 
-from teleport.machines.vrde import Property, VrdeSettings
+from teleport.machines.vrde import VrdeSettings
+from teleport.machines.vrde_properties import Property
 from teleport.vrde.extension import Bound, Context, DisplayServer
 
 

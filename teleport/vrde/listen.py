@@ -4,7 +4,7 @@ import contextlib
 import socket
 
 from teleport.errors import BusyError, UsageError
-from teleport.machines.vrde import parse_ports
+from teleport.machines.vrde_properties import parse_ports
 from teleport.vrde.extension import Bound
 
 BACKLOG = 64

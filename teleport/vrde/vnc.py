@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Mapping
 
 from teleport.errors import UsageError
-from teleport.machines.vrde import VNC_PROPERTIES, AuthType, Property, VrdeSettings
+from teleport.machines.vrde import AuthType, VrdeSettings
+from teleport.machines.vrde_properties import VNC_PROPERTIES, Property
 from teleport.vrde import vnc_password
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context, DisplayServer

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teleport.errors import UsageError
-from teleport.machines.vrde import VrdeSettings, from_dict, parse_ports, set_option, to_dict
+from teleport.machines.vrde import VrdeSettings, from_dict, set_option, to_dict
+from teleport.machines.vrde_properties import parse_ports
 from teleport.vrde import endpoint, rfb
 from teleport.vrde.passage import Passage
 from teleport.vrde.rdp import conference, pdu

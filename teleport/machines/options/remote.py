@@ -9,6 +9,7 @@ from teleport.machines.auth_libraries import existing_file, named
 from teleport.machines.definition import Definition
 from teleport.machines.options.kinds import FILE, SWITCH, Kind, number, text
 from teleport.machines.options.option import Draft, Option, field
+from teleport.machines.vrde_properties import FILE_PROPERTIES
 
 TELEPORTER, DISPLAY = "Teleporter", "Remote display"
 
@@ -108,7 +109,7 @@ def _found(name: str, value: str) -> str:
     if name == "vrdeauthlibrary" and value.lower() not in ("", "default"):
         return named(f"--{name}", value)
     key, equals, path = value.partition("=")
-    if name == "vrdeproperty" and path and key.lower() in vrde.FILE_PROPERTIES:
+    if name == "vrdeproperty" and path and key.lower() in FILE_PROPERTIES:
         return f"{key}{equals}{existing_file(f'--{name} {key}', path)}"
     return value
 

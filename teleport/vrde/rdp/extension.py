@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from teleport.machines.vrde import RDP_PROPERTIES, Property
+from teleport.machines.vrde_properties import RDP_PROPERTIES, Property
 from teleport.vrde.extension import Context, DisplayServer
 from teleport.vrde.rdp.xrdp import INSTALL_HINT, problem
 

@@ -26,7 +26,8 @@ import ssl
 from collections.abc import Mapping
 
 from teleport.errors import TeleportError
-from teleport.machines.vrde import SecurityMethod, VrdeSettings
+from teleport.machines.vrde import VrdeSettings
+from teleport.machines.vrde_properties import SecurityMethod
 from teleport.vrde import certificate, usb_frames, usb_login, vnc_password
 from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context

@@ -14,7 +14,7 @@ GREETER = """
 import asyncio
 
 from teleport.errors import UsageError
-from teleport.machines.vrde import Property
+from teleport.machines.vrde_properties import Property
 from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
 

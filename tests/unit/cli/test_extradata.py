@@ -64,6 +64,19 @@ def test_both_spellings_of_a_feature_are_one_property(vm: Cli, feature: str) -> 
     assert not disabled()
 
 
+@pytest.mark.parametrize("value", ["1", ""])
+def test_it_is_said_that_a_microphone_never_reaches_the_guest(vm: Cli, value: str) -> None:
+    """With the switch off or on again, in both spellings; the other switches do what they say."""
+    for words in (
+        ("modifyvm", "My VM", "--vrdeproperty", f"client/disableupstreamaudio={value}"),
+        ("setextradata", "My VM", "VRDP/Feature/Client/DisableUpstreamAudio", value),
+    ):
+        ran = vm(*words)
+        assert ran.exit_code == 0
+        assert ran.stderr.startswith("teleport: warning: a viewer's microphone never reaches the guest")
+    assert not vm("modifyvm", "My VM", "--vrdeproperty", f"Client/DisableAudio={value}").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -3,18 +3,8 @@ import json
 import pytest
 
 from teleport.errors import UsageError
-from teleport.machines.vrde import (
-    AuthType,
-    SecurityMethod,
-    VrdeSettings,
-    from_dict,
-    parse_ports,
-    set_extradata,
-    set_option,
-    set_property,
-    to_dict,
-    validate,
-)
+from teleport.machines.vrde import AuthType, VrdeSettings, from_dict, set_extradata, set_option, set_property, to_dict, validate
+from teleport.machines.vrde_properties import SecurityMethod, parse_ports
 
 SECRET = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
