@@ -72,9 +72,9 @@ def test_it_is_said_that_a_microphone_never_reaches_the_guest(vm: Cli, value: st
         ("setextradata", "My VM", "VRDP/Feature/Client/DisableUpstreamAudio", value),
     ):
         ran = vm(*words)
-        assert ran.exit_code == 0
-        assert ran.stderr.startswith("teleport: warning: a viewer's microphone never reaches the guest")
-    assert not vm("modifyvm", "My VM", "--vrdeproperty", f"Client/DisableAudio={value}").stderr
+        assert ran.code == 0
+        assert ran.err.startswith("teleport: warning: a viewer's microphone never reaches the guest")
+    assert not vm("modifyvm", "My VM", "--vrdeproperty", f"Client/DisableAudio={value}").err
 
 
 @pytest.mark.parametrize(
