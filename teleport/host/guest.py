@@ -19,7 +19,7 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, 
 
 from teleport.errors import HypervisorError
 from teleport.host.facts import live_facts
-from teleport.host.priority import put_back, put_first, threads_named
+from teleport.host.priority import hurry, put_back, put_first, threads_named
 from teleport.host.process import ProcessWatch
 from teleport.model import Fact, MigrationInfo, QemuProcess
 
@@ -291,13 +291,16 @@ class QmpGuest:
     async def migrate(self, uri: str) -> None:
         """Starts an outgoing migration to `unix:PATH` or `fd:NAME` (see `give_fd`)."""
         await self.execute("migrate", uri=uri)
-        for thread in threads_named(self.process.pid, _MIGRATION_THREADS):
-            put_first(thread)
+        hurry(threads_named(self.process.pid, _MIGRATION_THREADS))
 
     async def migrate_incoming(self, uri: str) -> None:
         """Starts listening; a failed load leaves this QEMU alive with the reason in `migration`."""
         await self.execute("migrate-incoming", uri=uri, exit_on_error=False)
         put_first(self.process.pid)  # the main thread loads; until `cont`
+
+    def hurry_loading(self) -> None:
+        """Its stream begins."""
+        hurry((self.process.pid,))
 
     async def migrate_continue(self) -> None:
         """Leaves pre-switchover."""

@@ -16,6 +16,7 @@ from teleport.errors import HypervisorError, ProtocolError, StorageError
 from teleport.handover.target import TARGET, UNCLAIMED, TargetEvent, TargetStep, word
 from teleport.host.guest import QemuGoneError, QmpGuest
 from teleport.host.pipe import connect_unix
+from teleport.host.priority import hurry_streams
 from teleport.host.same_host import HandleClient
 from teleport.model import Fact, GuestIdentity, PlanName, TargetPhase, TargetReport
 from teleport.runner.display import Offer
@@ -131,7 +132,11 @@ class Arrival:
         """A blocking connection to QEMU's incoming socket."""
         if number != 0:
             raise ProtocolError("stream", f"plan {self._plan.name.value} has no channel {number}")
-        return await asyncio.to_thread(connect_unix, self._incoming_path)
+        connected = await asyncio.to_thread(connect_unix, self._incoming_path)
+        if self._takeover.guest:
+            self._takeover.guest.hurry_loading()
+        hurry_streams()
+        return connected
 
     @property
     def _incoming_path(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from teleport.host.pipe import migration_pair
+from teleport.host.priority import hurry_streams, streams_take_turns
 from teleport.model import PlanName
 from teleport.ports import Guest
 
@@ -104,6 +105,7 @@ class Outgoing:
             sock.close()
             raise
         self._carrier = self._peer.carry(self._epoch, 0, sock)
+        hurry_streams()
 
     async def broken(self) -> None:
         """Waits for the stream's end; its error, if it has one, is the carrier's."""
@@ -114,3 +116,4 @@ class Outgoing:
         """Ends the stream whatever state it is in."""
         if self._carrier:
             self._carrier.close()
+            streams_take_turns()

@@ -12,6 +12,7 @@ from teleport.errors import HypervisorError, StorageError, TeleportError
 from teleport.handover.target import TargetEffect, TargetEvent
 from teleport.host.firmware_variables import write_variables
 from teleport.host.guest import QemuGoneError, QmpGuest
+from teleport.host.priority import streams_take_turns
 from teleport.host.ram import hash_guest_ram
 from teleport.machines.firmware import VARIABLES_FILE
 from teleport.model import ClaimResult, Owner
@@ -115,6 +116,7 @@ class Takeover:
 
     async def _cont(self) -> TargetEvent:
         assert self.guest is not None
+        streams_take_turns()  # all of it is here
         try:
             if self.prepared.paused:
                 await self.keep_variables(self.guest)
