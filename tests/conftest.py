@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.harness.commands import Commands
 from tests.harness.guest import GuestImage, guest_image
 from tests.harness.home import Home
 from tests.harness.host import Host
@@ -18,6 +19,14 @@ from tests.harness.scene import Scene, Stage
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands() -> Iterator[None]:
+    """The homes' commands start quickly."""
+    with Commands() as Home.commands:
+        yield
+    Home.commands = None
 
 
 @contextmanager

@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from tests.harness.commands import Commands
 from tests.harness.guest import REPOSITORY
 
 TELEPORT = REPOSITORY / ".venv/bin/teleport"
@@ -47,8 +49,10 @@ class CommandFailedError(Exception):
 class Home:
     """One state folder, as one host has it. `folder` is short: unix socket paths end at 107 characters.
 
-    `enter` goes before each command, for a home in a namespace of its own.
+    `enter` goes before each command, for a home in a namespace of its own. `commands`, where it is set, runs the others.
     """
+
+    commands: ClassVar[Commands | None] = None
 
     def __init__(self, name: str = "h", *, enter: tuple[str, ...] = ()) -> None:
         self._enter = enter
@@ -70,16 +74,21 @@ class Home:
         argv = [*self._enter, str(TELEPORT.with_name(program)), *(str(each) for each in arguments)]
         with self._output() as (out, err):
             # Files, not pipes: a runner that keeps the command's output open must not keep us waiting for its end.
-            ended = subprocess.run(
-                argv,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                timeout=timeout_seconds,
-                check=False,
-            )
-            ran = Ran(ended.returncode, self._said(out), self._said(err))
+            if self.commands and program == "teleport" and not self._enter:
+                code = self.commands.run(
+                    argv[1:], environment=self.environment, out=out, err=err, timeout_seconds=timeout_seconds
+                )
+            else:
+                code = subprocess.run(
+                    argv,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    timeout=timeout_seconds,
+                    check=False,
+                ).returncode
+            ran = Ran(code, self._said(out), self._said(err))
         if check and ran.code:
             raise CommandFailedError(f"{' '.join(argv)}\nended with {ran.code}\n{ran.out}\n{ran.err}\n{self.logs()}")
         return ran
