@@ -117,17 +117,22 @@ async def idle(desk: Desk, guest: Guest) -> None:
 
 
 async def video(desk: Desk, guest: Guest) -> None:
+    off = 0.0
     for quality in (None, 100, 50, 10):
         options = {"vrdevideochannel": "on", "vrdevideochannelquality": str(quality)} if quality else {}
         front, status = await desk.front(settings(**options), guest.vnc, name=f"video{quality}")
         viewer = desk.viewer(xfreerdp(status["port"], "/size:1024x768"), size="1024x768")
         await until(lambda: any(viewer.x.image(500, 700, 8, 2)), what="the guest in the viewer")  # noqa: B023  # awaited here
         await asyncio.sleep(2)
-        before = _sent_bytes(status["port"])
-        await asyncio.sleep(SECONDS)
-        rate = (_sent_bytes(status["port"]) - before) / SECONDS
-        print(f"video {quality or 'off'}: {rate / 1024:.0f} KiB/s to the viewer")
+        before, began = _sent_bytes(status["port"]), time.monotonic()
+        frames = await rdp_frames(viewer)
+        rate = (_sent_bytes(status["port"]) - before) / (time.monotonic() - began)
+        off = off or rate
+        print(
+            f"video {quality or 'off'}: {rate / 1024:.0f} KiB/s to the viewer, {100 * rate / off:.0f} % of off; {frames:.1f} frames/s"
+        )
         viewer.x.shot(f"video-{quality or 'off'}")
+        viewer.process.terminate()
         await front.stop()
 
 
