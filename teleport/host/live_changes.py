@@ -8,16 +8,16 @@ middle finishes by the one on the disk.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from teleport.errors import HypervisorError, StateError
 from teleport.host.guest import COMMAND_SECONDS, STORAGE_SECONDS, QemuGoneError, QmpGuest
-from teleport.host.taps import make_taps, remove_taps
+from teleport.host.taps import open_tap
 from teleport.machines.adapters import Nic
 from teleport.machines.arguments.network import (
-    Tap,
     backend_id,
     forward_command,
     has_link,
@@ -25,7 +25,7 @@ from teleport.machines.arguments.network import (
     plug_id,
     port_id,
     release_command,
-    tap_name,
+    taps,
 )
 from teleport.machines.arguments.storage import block_node, node_name, secret_id
 from teleport.machines.definition import Definition
@@ -47,13 +47,18 @@ async def plug(guest: QmpGuest, definition: Definition, number: int) -> None:
     Raises HypervisorError: no such bridge, not the right to use it, a port that is busy.
     """
     nic = definition.nic(number)
-    tap = Tap(name=tap_name(definition, number), bridge=nic.bridge)
     for each in (plug_id(number), backend_id(number)):
         await _unless_missing(guest, "netdev_del", id=each)
-    remove_taps([tap])
-    if nic.attachment == "bridged":
-        make_taps([tap])
-    for backend in netdevs(definition, nic):
+    tap_name = ""
+    for tap in taps(definition):
+        if tap.number == number:
+            tap_name = tap.name
+            descriptor = open_tap(tap)
+            try:
+                await guest.give_fd(tap_name, descriptor)
+            finally:
+                os.close(descriptor)
+    for backend in netdevs(nic, tap_fd=tap_name):
         await guest.execute("netdev_add", timeout_seconds=COMMAND_SECONDS, **backend)
     await _open_ports(guest, nic, nic.forwards if nic.attachment == "nat" else ())
     await set_link(guest, nic)

@@ -110,6 +110,14 @@ def owner_warning(source: RecordSight, target: RecordSight) -> str:
     return NO_SHARED_FOLDER if source.generation < 0 and target.generation < 0 else ""
 
 
+def network_warning(networks: Iterable[str], *, target_is_here: bool) -> str:
+    """What a person is told of a guest's internal networks, which no frame leaves this host by; "" where that changes nothing."""
+    names = ", ".join(dict.fromkeys(networks))
+    if target_is_here or not names:
+        return ""
+    return f"internal network {names}: its other VMs on this host are out of reach for the guest at the target (bridged ones are not)"
+
+
 def owner_text(owner: Owner | None) -> str:
     """An owner in words."""
     if owner is None:

@@ -119,7 +119,6 @@ class Agent:
             await self.server.stop()
         if self.vm:
             await self.vm.guest.close()
-        self.launcher.let_network_go()
         self.news.end()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

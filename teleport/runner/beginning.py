@@ -7,6 +7,7 @@ import uuid
 from teleport.errors import StateError, TeleportError
 from teleport.host.guest import QmpGuest
 from teleport.machines import saved_state
+from teleport.machines.arguments.storage import ide_switches
 from teleport.machines.saved_state import SavedFacts
 from teleport.machines.snapshots import require_settled
 from teleport.model import VmState
@@ -54,6 +55,8 @@ async def _start(agent: Agent) -> None:
     try:
         launched = await agent.launcher.start(label=MAIN)
         guest = await agent.launcher.connect(launched)
+        for line in ide_switches(agent.definition):
+            await guest.hmp(line)
         agent.runs(launched, guest, generation=generation, identity=agent.launcher.own_identity)
         agent.remember(doing="starting")
         await guest.cont()

@@ -12,7 +12,7 @@ from typing import Literal
 from teleport.host.guest import QmpGuest
 from teleport.host.process import find_qemu
 from teleport.host.swtpm import Swtpm, find_swtpm, start_swtpm
-from teleport.host.taps import make_taps, remove_taps
+from teleport.host.taps import open_tap
 from teleport.machines import tpm_state
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.arguments.network import taps, unplugged
@@ -118,13 +118,15 @@ class Launcher:
                 agent_socket=str(folder / _AGENT_SOCKET),
                 clipboard_socket=str(folder / _CLIPBOARD_SOCKET),
                 tpm_fd=f"{{fd:{_TPM}}}",
+                tap_fds={tap.number: f"{{fd:{tap.name}}}" for tap in taps(self.definition)},
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
             ),
         )
-        make_taps(taps(self.definition))
         with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as unless_spawned:
-            unless_spawned.callback(self.let_network_go)
             fds = {}
+            for tap in taps(self.definition):
+                descriptor = fds[tap.name] = open_tap(tap)
+                descriptors.callback(os.close, descriptor)
             for each in self._with_password():
                 descriptor = fds[secret_id(each.node)] = password_descriptor(Path(each.password_file))
                 descriptors.callback(os.close, descriptor)
@@ -206,18 +208,13 @@ class Launcher:
         return guest
 
     async def forget(self, launched: Launched) -> None:
-        """Lets a dead QEMU's RAM, sockets and taps go, and the TPM of a guest that did not get here."""
+        """Lets a dead QEMU's RAM and sockets go, and the TPM of a guest that did not get here."""
         await self._guardian.forget(launched.process)
         shutil.rmtree(launched.folder, ignore_errors=True)
-        self.let_network_go()
         if launched.tpm:
             launched.tpm.end()
         if launched.tpm_state:
             await asyncio.to_thread(tpm_state.drop, launched.tpm_state)
-
-    def let_network_go(self) -> None:
-        """Removes this VM's taps, except those of a QEMU that lives."""
-        remove_taps(taps(self.definition))
 
     def _folder(self, label: str) -> Path:
         return self.runtime / label

@@ -29,7 +29,7 @@ from teleport.model import (
 )
 from teleport.preflight.compare import compare_facts
 from teleport.preflight.proofs import Role
-from teleport.preflight.resources import RecordSight, owner_findings, owner_warning, source_memory_findings
+from teleport.preflight.resources import RecordSight, network_warning, owner_findings, owner_warning, source_memory_findings
 from teleport.preflight.session import check_target
 from teleport.preflight.storage import compare_media, live_block_findings, other_disks, snapshot_findings
 from teleport.preflight.verdict import refusal
@@ -191,6 +191,9 @@ async def _compare_with(
     if error := refusal(findings):
         raise error
     if warning := owner_warning(sight, RecordSight(generation=answer.record_generation, owner=answer.owner)):
+        emit(f"warning: {warning}")
+    networks = [nic.network for nic in vm.definition.nics if nic.attachment == "intnet"]
+    if warning := network_warning(networks, target_is_here=meeting.target.same_host):
         emit(f"warning: {warning}")
     report = await meeting.peer.prepare(
         meeting.epoch,

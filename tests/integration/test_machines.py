@@ -14,7 +14,9 @@ import pytest
 from teleport.host.guest import QmpGuest
 from teleport.host.process import start_ticks
 from teleport.host.swtpm import start_swtpm
+from teleport.host.taps import open_tap
 from teleport.machines.arguments import Launch, qemu_arguments
+from teleport.machines.arguments.network import taps
 from teleport.machines.definition import Definition
 from teleport.machines.firmware import firmware_files
 from teleport.model import GuestIdentity, QemuProcess
@@ -47,6 +49,7 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
     os.ftruncate(ram, definition.memory_bytes)
     version = definition.machine.tpm
     tpm = None if version == "none" else start_swtpm(version=version, state=own, log=own / "log")
+    tap_fds = {tap.number: open_tap(tap) for tap in taps(definition)}
     sockets = Launch(
         accelerator="tcg",
         qmp_socket=str(folder / f"{name}.qmp"),
@@ -54,6 +57,7 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
         ram_fd=ram,
         firmware=firmware_files(definition, own),
         tpm_fd=tpm.control_fd if tpm else None,
+        tap_fds=tap_fds,
         **launch,  # type: ignore[arg-type]  # fields of Launch, as the tests below give them
     )
     stderr = folder / f"{name}.stderr"
@@ -62,8 +66,10 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
             ["qemu-system-x86_64", *qemu_arguments(definition, sockets)],
             stderr=file,
             stdin=subprocess.DEVNULL,
-            pass_fds=(ram, *([tpm.control_fd] if tpm else [])),
+            pass_fds=(ram, *tap_fds.values(), *([tpm.control_fd] if tpm else [])),
         )
+    for descriptor in tap_fds.values():
+        os.close(descriptor)
     try:
         ticks = start_ticks(child.pid)
         assert ticks is not None, stderr.read_text()

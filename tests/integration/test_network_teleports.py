@@ -1,4 +1,4 @@
-"""A guest that people reach over the network is reached after its teleport: through forwarded ports, and on a bridge."""
+"""A guest that people reach over the network is reached after its teleport: through forwarded ports, on a bridge, and by another VM."""
 
 import contextlib
 import json
@@ -6,13 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.guest import REPOSITORY, Load
+from tests.harness.guest import REPOSITORY, GuestConsole, Load
+from tests.harness.home import Home
 from tests.harness.host import Host
-from tests.harness.scene import Scene, until
+from tests.harness.scene import Scene, kill_hard, until
 
 pytestmark = pytest.mark.qemu
 
@@ -20,6 +22,7 @@ LOAD = Load(resident_mb=1)
 _BRIDGED = ("--nic2", "bridged", "--nictype2", "virtio", "--bridgeadapter2", "br0")
 _FIRST_PORT, _SECOND_PORT, _BUSY_PORT, _GUEST_PORT, _UDP_PORT = 8001, 8002, 8003, 7, 8004
 _HOST, _GUEST = "10.79.0.1", "10.79.0.2"
+_INTNET_GUEST, _INTNET_NEIGHBOUR = "10.80.0.1", "10.80.0.2"
 _RARP = 0x8035
 _ECHO = f"busybox nc -ll -p {_GUEST_PORT} -e /bin/busybox cat >/dev/null 2>&1 </dev/null &"
 _ON_BRIDGE = f"busybox ip address add {_GUEST}/24 dev eth1 && busybox ip link set eth1 up && cat /sys/class/net/eth1/address"
@@ -33,9 +36,11 @@ def test_a_guest_is_reached_by_its_forwarded_port_and_on_its_bridge_after_the_mo
     if os.geteuid():
         pytest.fail("needs root, to make a network namespace")
     ran = subprocess.run(
-        ["unshare", "--net", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys && exec "$0" "$@"', sys.executable, "-c",
+        # However this test ends, nothing of its process namespace lives on. The shell stays there: it reaps.
+        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "sh", "-c", 'mount -t sysfs sysfs /sys && "$0" "$@"; exit $?', sys.executable, "-c",
          f"from {__name__} import journey; journey()"],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 
@@ -48,8 +53,13 @@ def journey() -> None:
         ears.bind(("br0", _RARP))
         ears.settimeout(30)
         rules = ("--natpf1", _rule("web", _FIRST_PORT), "--natpf1", _rule("datagrams", _UDP_PORT, "udp"))
-        with Scene(load=LOAD, memory_mb=96, options=(*_BRIDGED, *rules)) as scene:
+        with (
+            Scene(load=LOAD, memory_mb=96, options=(*_BRIDGED, *_on_lab(3), *rules)) as scene,
+            _neighbour(scene.here.home) as neighbour,
+        ):
             _set_rules(scene.there, web=_SECOND_PORT)
+            scene.console.run(f"busybox ip address add {_INTNET_GUEST}/24 dev eth2 && busybox ip link set eth2 up")
+            _meet(scene, neighbour)
             _hears_datagrams(scene)
             scene.console.run(_ECHO)
             mac = scene.console.run(_ON_BRIDGE)
@@ -67,6 +77,7 @@ def journey() -> None:
                 second_tap = _only_tap()
                 assert _learned(mac) == {second_tap}
                 assert _answers(visitor)
+                _meet(scene, neighbour)
                 until(lambda: _echoes("127.0.0.1", _SECOND_PORT), "the target's forwarded port leads nowhere")
                 _hears_datagrams(scene)
                 assert not _echoes("127.0.0.1", _FIRST_PORT)
@@ -80,8 +91,33 @@ def journey() -> None:
                 until(lambda: _echoes("127.0.0.1", _BUSY_PORT), "the port that somebody else let go leads nowhere")
                 until(lambda: _taps() == {first_tap}, "the tap of the way back is missing, or the other one stays")
                 assert _answers(visitor)
-            scene.here.run("controlvm", scene.here.name, "poweroff")
-            until(lambda: not _taps(), "a tap stays after the end of its VM")
+                _meet(scene, neighbour)
+            for pid in scene.here.home.processes():  # all at once: QEMU and both halves of its runner
+                kill_hard(pid)
+            until(lambda: not _taps(), "a tap stays after its QEMU")
+            assert scene.here.run("list", "runningvms").out == ""
+
+
+def _on_lab(number: int) -> tuple[str, ...]:
+    return f"--nic{number}", "intnet", f"--nictype{number}", "virtio", f"--intnet{number}", "lab"
+
+
+@contextlib.contextmanager
+def _neighbour(home: Home) -> Iterator[GuestConsole]:
+    """Another VM on the internal network, which stays where it is."""
+    vm = Host("B", home)
+    vm.define(load=LOAD, memory_mb=96, options=_on_lab(2))
+    with GuestConsole(vm.endpoint) as console:
+        vm.start()
+        console.wait_ready(120)
+        console.run(f"busybox ip address add {_INTNET_NEIGHBOUR}/24 dev eth1 && busybox ip link set eth1 up")
+        yield console
+
+
+def _meet(scene: Scene, neighbour: GuestConsole) -> None:
+    """Both VMs of the internal network hear the other one answer."""
+    for asker, other in ((neighbour, _INTNET_GUEST), (scene.console, _INTNET_NEIGHBOUR)):
+        asker.run(f"busybox ping -c 1 -w 20 {other}")
 
 
 def _hears_datagrams(scene: Scene) -> None:

@@ -14,7 +14,7 @@ INSIDE = """
 import os, socket, subprocess, sys, time
 from pathlib import Path
 from teleport.errors import HypervisorError
-from teleport.host.taps import make_taps, remove_taps
+from teleport.host.taps import open_tap
 from teleport.machines.adapters import Nic
 from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.arguments.network import Tap, taps
@@ -35,37 +35,39 @@ ears.bind(("br0", 0))
 ears.settimeout(60)
 qemus = []
 for at, vm in enumerate(vms):
-    make_taps(taps(vm))
-    make_taps(taps(vm))
-    launch = Launch(accelerator="tcg", qmp_socket=str(folder / f"q{at}"), oob_socket=str(folder / f"o{at}"))
-    qemus.append(subprocess.Popen(["qemu-system-x86_64", *qemu_arguments(vm, launch)]))
+    fd = open_tap(taps(vm)[0])
+    launch = Launch(accelerator="tcg", qmp_socket=str(folder / f"q{at}"), oob_socket=str(folder / f"o{at}"), tap_fds={2: fd})
+    qemus.append(subprocess.Popen(["qemu-system-x86_64", *qemu_arguments(vm, launch)], pass_fds=[fd]))
+    os.close(fd)
 try:
     heard = set()
     while not {bytes.fromhex("080027000000"), bytes.fromhex("080027000001")} <= heard:
         heard.add(ears.recv(2048)[6:12])
+    try:
+        open_tap(taps(vms[0])[0])
+        raise AssertionError("another QEMU has it")
+    except HypervisorError as error:
+        assert "busy" in str(error)
+    assert len(list(Path("/sys/class/net/br0/brif").iterdir())) == 2
 finally:
     for qemu in qemus:
         qemu.kill()
         qemu.wait()
-for vm in vms:
-    assert Path("/sys/class/net", taps(vm)[0].name).exists()
-    remove_taps(taps(vm))
-    remove_taps(taps(vm))
-    assert not Path("/sys/class/net", taps(vm)[0].name).exists()
+assert not list(Path("/sys/class/net/br0/brif").iterdir()), "a tap stays after its QEMU"
 for bridge, said in (("nowhere", "no such interface"), ("lo", "not a bridge")):
     try:
-        make_taps([Tap(name="tpfirst", bridge="br0"), Tap(name="tpsecond", bridge=bridge)])
+        open_tap(Tap(number=1, name="tpfirst", bridge=bridge))
         raise AssertionError(bridge)
     except HypervisorError as error:
         assert said in str(error)
-assert not Path("/sys/class/net/tpfirst").exists()
 os.seteuid(65534)
 try:
-    make_taps([Tap(name="tpfirst", bridge="br0")])
+    open_tap(Tap(number=1, name="tpfirst", bridge="br0"))
     raise AssertionError("made without the right to")
 except HypervisorError as error:
     assert "run as root, or give the runner CAP_NET_ADMIN" in str(error), error
 os.seteuid(0)
+assert not Path("/sys/class/net/tpfirst").exists()
 print("heard both")
 """
 
@@ -76,7 +78,6 @@ import asyncio, socket, subprocess, sys
 from pathlib import Path
 from teleport.errors import HypervisorError
 from teleport.host.live_changes import on_hub, plug
-from teleport.host.taps import make_taps
 from teleport.machines.adapters import Nic
 from teleport.machines.arguments.network import taps
 from teleport.machines.definition import Machine
@@ -111,7 +112,6 @@ async def main():
         await plug(source, bridged, 1)
         await source.execute("system_reset")
         await asyncio.to_thread(hear)
-        make_taps(taps(twin))
         async with running(twin, folder, incoming=True) as (target, _):
             await source.configure_migration({"events": True, "return-path": True}, {})
             await target.configure_migration({"events": True, "return-path": True, "late-block-activate": True}, {})

@@ -25,7 +25,8 @@ class Launch:
     anyway, and waits for `migrate-incoming`). `vnc_sockets` are where QEMU serves the guest's screens, one each, in a folder of mode
     0700 (its VNC asks for no password), and `agent_socket` and `clipboard_socket` in it are the channels of the
     guest's agents. `secret_files` maps a drive's node to
-    where QEMU reads its medium's password. `tpm_fd` is the control channel of the guest's swtpm, needed with a TPM alone.
+    where QEMU reads its medium's password. `tpm_fd` is the control channel of the guest's swtpm, needed with a TPM alone, and `tap_fds`
+    are the taps of the bridged adapters by number.
     """
 
     accelerator: Literal["kvm", "tcg"]
@@ -40,6 +41,7 @@ class Launch:
     agent_socket: str = ""
     clipboard_socket: str = ""
     tpm_fd: int | str | None = None
+    tap_fds: Mapping[int, int | str] = field(default_factory=dict)
     secret_files: Mapping[str, str] = field(default_factory=dict)
 
     def mac(self, number: int, own: str) -> str:

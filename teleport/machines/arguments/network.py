@@ -42,7 +42,7 @@ def network_arguments(definition: Definition, launch: Launch) -> list[str]:
             f"mac={launch.mac(nic.number, nic.mac)}",
             f"bootindex={boot_index}" if boots else "romfile=",
         ]
-        backends = netdevs(definition, nic)
+        backends = netdevs(nic, tap_fd=launch.tap_fds.get(nic.number, ""))
         direct = nic.model == "virtio" and nic.attachment == "bridged"
         if not direct:
             arguments += ["-netdev", f"hubport,id={port_id(nic.number)},hubid={nic.number}"]
@@ -71,16 +71,19 @@ def backend_id(number: int) -> str:
     return f"nic{number}-backend"
 
 
-def netdevs(definition: Definition, nic: Nic) -> tuple[Mapping[str, str | int], ...]:
+def netdevs(nic: Nic, *, tap_fd: int | str) -> tuple[Mapping[str, str | int], ...]:
     """The backend, without forwarded ports, and the plug that puts it on the adapter's hub, each as `netdev_add` takes it.
 
-    `null` is an adapter whose cable is in no socket: nothing.
+    `tap_fd` is what QEMU calls the descriptor of a bridged adapter's tap, which others don't have. `null` is an adapter whose cable
+    is in no socket: nothing.
     """
     match nic.attachment:
         case "nat":
             backend: dict[str, str | int] = {"type": "user"}
         case "bridged":
-            backend = {"type": "tap", "ifname": tap_name(definition, nic.number), "script": "no", "downscript": "no"}
+            if tap_fd == "":
+                raise ValueError("a bridged adapter needs its tap")
+            backend = {"type": "tap", "fd": tap_fd}
         case "intnet":
             address, port = internal_group(nic.network)
             backend = {"type": "socket", "mcast": f"{address}:{port}", "localaddr": "127.0.0.1"}
@@ -137,27 +140,27 @@ def has_link(nic: Nic) -> bool:
     return nic.cable and nic.attachment not in ("none", "null")
 
 
-def tap_name(definition: Definition, number: int) -> str:
-    """The tap interface of a bridged adapter on this host: the VM's own, so that both ends of a teleport may be on one bridge."""
-    digest = hashlib.sha256(f"{definition.uuid}/{number}".encode()).hexdigest()
-    return f"tp{digest[:11]}n{number}"
-
-
 @dataclass(frozen=True)
 class Tap:
-    """A tap interface that must be there, on its bridge, before QEMU starts, and is removed after it ended."""
+    """The tap interface of bridged adapter `number`: the VM's own, so that both ends of a teleport may be on one bridge."""
 
+    number: int
     name: str
     bridge: str
 
 
 def taps(definition: Definition) -> tuple[Tap, ...]:
-    """The taps of the bridged adapters."""
+    """The taps of the bridged adapters, which QEMU gets open (`Launch.tap_fds`)."""
     return tuple(
-        Tap(name=tap_name(definition, nic.number), bridge=nic.bridge)
+        Tap(number=nic.number, name=_tap_name(definition, nic.number), bridge=nic.bridge)
         for nic in sorted(definition.nics, key=lambda each: each.number)
         if nic.attachment == "bridged"
     )
+
+
+def _tap_name(definition: Definition, number: int) -> str:
+    digest = hashlib.sha256(f"{definition.uuid}/{number}".encode()).hexdigest()
+    return f"tp{digest[:11]}n{number}"
 
 
 def internal_group(network: str) -> tuple[str, int]:

@@ -56,6 +56,19 @@ def _controller(bus: Bus, chipset: Chipset) -> list[str]:
     return ["-device", added] if added else []
 
 
+def ide_switches(definition: Definition) -> tuple[str, ...]:
+    """Lines for the human monitor that switch on both channels of the IDE controller, before its machine runs for the first time.
+
+    That is firmware's work: the bits "IDE decode enable" of registers 40h and 42h (Intel 82371AB, IDETIM). SeaBIOS does it, OVMF only
+    for the controller that belongs to `pc` (tried), and Linux' ata_piix takes no channel that is off. Resets and teleports keep them.
+    """
+    machine = definition.machine
+    if definition.controller("ide") is None or (machine.chipset, machine.firmware) != ("ich9", "efi"):
+        return ()
+    register = 0x80000000 | IDE << 11 | 0x40  # PCI's configuration mechanism 1: address port CF8h, data port CFCh
+    return f"o /w 0xcf8 {register:#x}", "o /w 0xcfc 0x80008000", "o /w 0xcf8 0"
+
+
 def secret_id(node: str) -> str:
     """QEMU's object with the password of that node's medium, and the descriptor's name where it comes through one."""
     return f"secret-{node}"

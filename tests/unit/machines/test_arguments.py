@@ -9,6 +9,7 @@ import pytest
 
 from teleport.machines.adapters import Nic
 from teleport.machines.arguments import FirmwareFiles, Launch, qemu_arguments
+from teleport.machines.arguments.storage import ide_switches
 from teleport.machines.attached import media, owner_record_folder
 from teleport.model import GuestIdentity
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
@@ -25,6 +26,7 @@ LAUNCH = Launch(
     agent_socket="/run/agent.sock",
     clipboard_socket="/run/clipboard.sock",
     tpm_fd=8,
+    tap_fds={1: 9},
     vnc_sockets=("/run/vnc1", "/run/vnc2", "/run/vnc3"),
 )
 
@@ -73,6 +75,14 @@ def test_a_target_takes_over_what_the_guest_sees_of_the_source() -> None:
     assert "-S" in arguments
     assert _after(arguments, "-incoming") == ["defer"]
     assert _after(qemu_arguments(definition(), LAUNCH), "-uuid") == [UUID]
+
+
+@pytest.mark.parametrize(("case", "lines"), [("ich9-efi", 3), ("ich9-ide", 0), ("piix3-efi", 0), ("ich9-scsi", 0)])
+def test_ide_is_switched_on_where_the_firmware_does_not(case: str, lines: int) -> None:
+    vm = CASES[case]
+    if case.endswith("efi"):
+        vm = vm.model_copy(update={"controllers": (controller("ide", drive(0, 0, "hdd", "/d/i.raw", "raw")),)})
+    assert len(ide_switches(vm)) == lines
 
 
 def test_ram_is_the_runners_memfd_or_qemus_own() -> None:

@@ -6,6 +6,7 @@ from teleport.preflight.resources import (
     QEMU_OVERHEAD_BYTES,
     PortWish,
     RecordSight,
+    network_warning,
     owner_findings,
     owner_warning,
     port_findings,
@@ -74,6 +75,13 @@ def test_no_record_is_a_warning_and_one_only_is_a_finding() -> None:
     assert owner_findings(SEEN, NOTHING, source_owner=SOURCE) == (
         Finding("owner record", "generation 7", "none: not the same folder"),
     )
+
+
+def test_an_internal_network_ends_at_its_host() -> None:
+    assert network_warning(("lab", "lab", "b"), target_is_here=False).startswith(
+        "internal network lab, b: its other VMs on this host are"
+    )
+    assert network_warning(("lab",), target_is_here=True) == network_warning((), target_is_here=False) == ""
 
 
 def test_another_owner_another_generation_and_a_record_that_cannot_be_written() -> None:
