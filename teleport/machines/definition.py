@@ -248,6 +248,8 @@ class Definition(Part):
         require_unique("adapters with MAC address", [each.mac for each in self.nics if each.attachment != "none"])
         used = [each for each in self.serial if each.enabled]
         require_unique("serial ports at I/O base", [hex(each.io_base) for each in used])
+        taken = [f"{each.mode} {each.path}" for each in used if each.mode in ("server", "tcpserver", "device")]
+        require_unique("serial ports with", taken)  # a second server at the same socket would take it from the first in silence
         places = [each.medium for c in self.controllers for each in c.attachments if each.type != "dvddrive" and each.medium]
         require_unique("attachments of the medium", places)
         self._check_owner_folder()

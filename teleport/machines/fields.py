@@ -53,6 +53,8 @@ def checked_mac(value: str) -> str:
         raise ValueError("is not a MAC address of 12 hexadecimal digits such as 0800271A2B3C")
     if int(digits[1], 16) & 1:
         raise ValueError("is a multicast address: its second digit must be even")
+    if not int(digits, 16):
+        raise ValueError("is no adapter's address: guests refuse it")
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 

@@ -10,6 +10,7 @@ from teleport.machines.options.option import Draft, Option, numbered
 
 SERIAL = "Serial ports"
 _PATHS = ("file", "server", "client")
+_LONGEST_SOCKET = 107  # Linux' sun_path without its NUL
 _MODES = ("disconnected", *_PATHS, "tcpserver", "tcpclient")
 
 
@@ -38,7 +39,10 @@ def _port_words(following: Sequence[str]) -> int:
 
 
 def _mode_words(following: Sequence[str]) -> int:
-    return 2 if following and following[0].lower() in _MODES[1:] else 1
+    if not following or following[0].lower() == "disconnected" or following[0].startswith("/"):
+        return 1
+    # an unknown mode takes its word along, so that it is the mode that is refused
+    return 2 if following[0].lower() in _MODES or (len(following) > 1 and not following[1].startswith("-")) else 1
 
 
 def _parse_mode(given: Sequence[str]) -> tuple[str, str]:
@@ -52,10 +56,14 @@ def _parse_mode(given: Sequence[str]) -> tuple[str, str]:
     if len(given) < 2 or not given[1]:
         raise ValueError(f"{mode} needs a {'path' if mode in _PATHS else 'port' if mode == 'tcpserver' else 'HOST:PORT'}")
     if mode in _PATHS:
-        return mode, str(Path(given[1]).absolute())
+        path = str(Path(given[1]).absolute())
+        if mode != "file" and len(path.encode()) > _LONGEST_SOCKET:
+            raise ValueError(f"{path!r} is too long for a socket: at most {_LONGEST_SOCKET} bytes")
+        return mode, path
     host, _, port = given[1].rpartition(":")
     if (mode == "tcpclient") != bool(host) or not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(f"{given[1]!r} is not a {'port' if mode == 'tcpserver' else 'HOST:PORT'} with a port from 1 to 65535")
+        form = "port" if mode == "tcpserver" else "HOST:PORT with a port"
+        raise ValueError(f"{given[1]!r} is not a {form} from 1 to 65535")
     return mode, given[1]
 
 

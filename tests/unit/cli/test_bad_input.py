@@ -116,6 +116,22 @@ def test_verbs_that_we_know_and_have_not_say_why(vm: Cli) -> None:
         assert reason in vm.fails(verb, "S")
 
 
+TWO_SERVERS = (
+    "--uart1",
+    "0x3F8",
+    "4",
+    "--uart2",
+    "0x2F8",
+    "3",
+    "--uartmode1",
+    "server",
+    "/tmp/a",
+    "--uartmode2",
+    "server",
+    "/tmp/a",
+)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -127,6 +143,11 @@ def test_verbs_that_we_know_and_have_not_say_why(vm: Cli) -> None:
         (("modifyvm", "S", "--tpm-type", "host"), "cannot move to another host"),
         (("modifyvm", "S", "--uart1", "0x3F8"), "needs 2 values"),
         (("modifyvm", "S", "--uartmode1", "file"), "needs 2 values"),
+        (("modifyvm", "S", "--uartmode1", "weird", "word"), "'weird' is not possible"),
+        (("modifyvm", "S", "--uartmode1", "server", f"/{'a' * 107}"), "too long for a socket"),
+        (("modifyvm", "S", "--uartmode1", "tcpserver", "0"), "not a port from 1"),
+        (("modifyvm", "S", *TWO_SERVERS), "two serial ports with server /tmp/a"),
+        (("modifyvm", "S", "--macaddress1", "0" * 12), "guests refuse it"),
         (("modifyvm", "S", "--nic1", "bridged"), "--bridgeadapter1"),
         (("modifyvm", "S", "--nic1", "hostonly"), "ip link add vboxnet0 type bridge"),
         (("modifyvm", "S", "--nic1", "generic"), "bridged, or intnet"),
