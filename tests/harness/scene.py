@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from teleport.host.priority import threads_named
 from tests.harness.guest import GuestConsole, Load
 from tests.harness.home import Home
 from tests.harness.host import Host
@@ -127,6 +128,15 @@ class Scene:
     def only_process_here(self) -> int:
         """The pid of the one QEMU."""
         return only_process(self.there, self.here)
+
+    def nobody_hurries(self) -> None:
+        """The guest's QEMU takes its turns like anybody, and no agent has real-time turns any more."""
+        qemu = self.only_process_here()
+        for pid in (qemu, *self.agents(self.here), *self.agents(self.there)):
+            for thread_id in threads_named(pid, ""):
+                with contextlib.suppress(ProcessLookupError):
+                    assert os.sched_getscheduler(thread_id) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+                    assert pid != qemu or os.getpriority(os.PRIO_PROCESS, thread_id) == os.getpriority(os.PRIO_PROCESS, 0)
 
     # ------------------------------------------------------------------ faults
     def arm(self, host: Host, text: str) -> None:

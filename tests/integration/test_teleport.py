@@ -54,6 +54,7 @@ def test_twelve_times_there_and_back(scene: Scene) -> None:
     for plan, _ in zip(cycle(PLANS), range(12), strict=False):
         scene.move("--plan", plan)
         scene.runs_only_here(since_seconds=began)
+        scene.nobody_hurries()
     after = scene.console.check("after")
     assert after.ok
     assert after.digest == check.digest
