@@ -42,11 +42,12 @@ def users_of(path: Path) -> list[StoredVm]:
         vm
         for vm in store().all()
         if isinstance(vm, StoredVm)
-        and any(_same(each.medium, path) for controller in vm.definition.controllers for each in controller.attachments)
+        and any(is_same_file(each.medium, path) for controller in vm.definition.controllers for each in controller.attachments)
     ]
 
 
-def _same(medium: str, path: Path) -> bool:
+def is_same_file(medium: str, path: Path) -> bool:
+    """Whether a definition's medium is that file, also through a link."""
     return bool(medium) and (medium == str(path) or Path(medium).resolve() == path.resolve())
 
 

@@ -1,5 +1,6 @@
 """`modifymedium`: resizes or converts a disk image."""
 
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ import click
 from teleport.cli.grammar import Verb, whole_number
 from teleport.cli.home import store
 from teleport.cli.live import require_at_rest
-from teleport.cli.mediums import format_of, named_medium, users_of, warn_of_format
+from teleport.cli.mediums import format_of, is_same_file, named_medium, users_of, warn_of_format
 from teleport.errors import UsageError
 from teleport.machines import media
 from teleport.machines.definition import Definition
@@ -42,9 +43,12 @@ def command(*, words: tuple[str, ...], word: str | None, **given: Any) -> None:
     for vm in users:
         require_at_rest(vm.paths, vm.name, f"modifymedium {path}")
     if word is not None:
-        info = media.convert(path, image_format=format_of(word))
-        for vm in users:  # the definitions name the format, so that it is never guessed
-            store().edit(vm, lambda definition: _with_format(definition, str(path), info.format))
+
+        def note(image_format: str) -> None:  # the definitions name the format, so that it is never guessed
+            for vm in users:
+                store().edit(vm, lambda definition: _with_format(definition, path, image_format))
+
+        info = media.convert(path, image_format=format_of(word), note=note)
         click.echo(f"Medium '{path}' is {media.format_word(info.format)} now.")
         warn_of_format(path, info.format)
     if given["resize"] is not None or given["resizebyte"] is not None:
@@ -56,10 +60,10 @@ def command(*, words: tuple[str, ...], word: str | None, **given: Any) -> None:
         click.echo(f"Medium '{path}' has {info.virtual_bytes >> 20} MB now.")
 
 
-def _with_format(definition: Definition, medium: str, image_format: str) -> Definition:
+def _with_format(definition: Definition, path: Path, image_format: str) -> Definition:
     draft = draft_of(definition)
     for controller in draft["controllers"]:
         for each in controller["attachments"]:
-            if each["medium"] == medium and each["type"] == "hdd":
+            if each["type"] == "hdd" and is_same_file(each["medium"], path):
                 each["format"] = image_format
     return checked(draft, "modifymedium")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def stderr_tail(path: Path) -> str:
     except OSError:
         return ""
     return " / ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _remedy(words: str) -> str:
+    """What helps after QEMU said that and left; "" where that isn't known."""
+    if found := re.search(r"Image is not in (\w+) format", words):
+        return (
+            "a conversion of that disk was cut off, or it was replaced: "
+            f"`teleport modifymedium disk FILE --format {found[1].upper()}` finishes it"
+        )
+    return ""
 
 
 class EventSubscription:
@@ -218,7 +229,7 @@ class QmpGuest:
     def _gone(self, doing: str) -> QemuGoneError:
         words = stderr_tail(self._stderr_path) or "it left no last words on stderr"
         end = "closed its monitor" if self._watch.alive else "is gone"
-        return QemuGoneError(f"QEMU {self.process.label} (pid {self.process.pid}) {end} ({doing})", words)
+        return QemuGoneError(f"QEMU {self.process.label} (pid {self.process.pid}) {end} ({doing})", words, _remedy(words))
 
     # -- events
 

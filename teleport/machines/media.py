@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -161,10 +161,15 @@ def clone(
     return inspect(target, image_format=image_format)
 
 
-def convert(path: Path, *, image_format: Format) -> MediumInfo:
-    """Changes a disk's format under its own name: a whole copy replaces it at once. Snapshots would be lost: refused."""
+def convert(path: Path, *, image_format: Format, note: Callable[[str], object]) -> MediumInfo:
+    """Changes a disk's format under its own name: a whole copy replaces it at once. Snapshots would be lost: refused.
+
+    `note` tells a format to whoever keeps the disk's. It is called before the disk is replaced, unless that becomes a raw one: cut off
+    between the two, the disk is no image of the noted format, and QEMU says so; any content would be a raw one.
+    """
     info = inspect(path)
     if info.format == image_format:
+        note(image_format)
         return info
     if info.snapshots or info.backing:
         raise UsageError(
@@ -173,20 +178,29 @@ def convert(path: Path, *, image_format: Format) -> MediumInfo:
             "use clonemedium, which leaves it as it is",
         )
     require_unused(path, info.format)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    fresh = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.new")
     try:
         words = ["convert", "-q", "-f", info.format, "-O", image_format, "--", str(path), str(fresh)]
         run_tool(words, what=f"converting {path}", seconds=None)
         make_durable(fresh)
         shutil.copymode(path, fresh)
-        fresh.replace(path)
+        try:
+            if image_format != "raw":
+                note(image_format)
+            fresh.replace(path)
+        except (OSError, StorageError):
+            with contextlib.suppress(StorageError):
+                note(info.format)
+            raise
         sync_folder(path.parent)
+        if image_format == "raw":
+            note(image_format)
     except OSError as error:
         raise StorageError(f"converting {path}", error.strerror or str(error), "check free space and permissions") from error
     finally:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
-    return inspect(path)
+    return inspect(path, image_format=image_format)
 
 
 def delete(path: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from teleport.errors import StorageError, UsageError
+from teleport.machines.files import make_folder, write_durably
 from teleport.machines.vrde import VrdeSettings
 
 VALID_DAYS = 3650
@@ -95,16 +96,10 @@ def _make_once(certificate_path: Path, key_path: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    make_folder(certificate_path.parent)
     try:
-        certificate_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path, data, mode in (
-            (key_path, private, 0o600),
-            (certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644),
-        ):
-            fresh = path.with_suffix(".new")
-            fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(data)
-            fresh.replace(path)
+        certificate_path.unlink(missing_ok=True)  # first: one that is there belongs to the key that is there
     except OSError as error:
         raise StorageError("the display's certificate", f"cannot be kept in {certificate_path.parent}: {error}") from error
+    write_durably(key_path, private)
+    write_durably(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
