@@ -1,5 +1,6 @@
 """What VBoxManage's grammar has and click's has not: options with one dash, options of several words, words in any order."""
 
+import contextlib
 import difflib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import click
 from click.shell_completion import CompletionItem
 
-from teleport.errors import UsageError
+from teleport.errors import NotFoundError, UsageError
 
 # Joins the words of one use of an option on their way through click; no terminal can send it within a word.
 SEPARATOR = "\x1f"
@@ -42,7 +43,31 @@ class Verb(click.Command):
             return super().parse_args(ctx, args)
         uses: list[tuple[str, tuple[str, ...]]] = []
         ctx.meta["teleport.uses"] = uses
-        return super().parse_args(ctx, list(self._in_clicks_form(ctx, args, uses)))
+        ctx.meta["teleport.first"] = args[0] if args and any(each.name == VM for each in self.params) else ""
+        with self._telling_of_a_vm(ctx):
+            return super().parse_args(ctx, list(self._in_clicks_form(ctx, args, uses)))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        with self._telling_of_a_vm(ctx):
+            return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _telling_of_a_vm(self, ctx: click.Context) -> Iterator[None]:
+        """A wrong line whose first word is an option, and the name of a VM too, may have meant the VM."""
+        try:
+            yield
+        except (UsageError, NotFoundError, click.UsageError) as error:
+            first = ctx.meta["teleport.first"]
+            uuid = uuid_of(first) if first.startswith("-") else ""
+            if not uuid:
+                raise
+            if isinstance(error, click.UsageError):
+                what, why = self.name or "", error.format_message().rstrip(".")
+            else:
+                what, why = error.what, error.why
+            hint = f"{first} is an option of {self.name}: if you mean the VM of that name, write its UUID, {uuid}"
+            raise UsageError(what, why, hint) from error
 
     def _in_clicks_form(
         self, ctx: click.Context, args: Sequence[str], uses: list[tuple[str, tuple[str, ...]]]
@@ -150,9 +175,14 @@ def names_a_vm(word: str, options: Container[str]) -> bool:
     flag = word.partition("=")[0]
     if not word.startswith("-") or word == "--" or flag in options or f"-{flag}" in options:
         return False
-    from teleport.cli.home import store  # noqa: PLC0415 - for such a word alone
+    return bool(uuid_of(word))
 
-    return any(each.name == word for each in store().all())
+
+def uuid_of(name: str) -> str:
+    """The UUID of the registered VM of that name; "" without one. For names that look like options: else `Store.find` does."""
+    from teleport.cli.home import store  # noqa: PLC0415 - almost never asked for
+
+    return next((each.uuid for each in store().all() if each.name == name), "")
 
 
 def vm_argument() -> Callable[[Any], Any]:

@@ -24,7 +24,6 @@ from teleport.machines.remote_media import needs_owner_folder
 from teleport.model import VmState
 
 TYPES = ("hdd", "dvddrive", "fdd")
-_LATER = "Teleport does not have it yet"
 _HAS_GUEST = (VmState.RUNNING, VmState.PAUSED, VmState.TELEPORTING)
 
 
@@ -33,9 +32,16 @@ class StorageAttach(Verb):
 
     refused: ClassVar = MappingProxyType(
         {
-            **dict.fromkeys(("encodedlun", "initiator", "intnet"), _LATER),
+            "encodedlun": "--lun takes the number of the LUN, 0 to 255",
+            "initiator": "each VM is an initiator of its own, named by its UUID: the target's list of initiators can name it",
+            "intnet": "this host asks the target for its LUNs, over its own network",
             "password": "other users could read it in the list of processes: --passwordfile FILE names a file that holds it",
-            **dict.fromkeys(("nonrotational", "discard", "hotpluggable", "bandwidthgroup", "tempeject", "passthrough"), _LATER),
+            "nonrotational": "a disk does not say whether it turns: the guest's own setting does (/sys/block/*/queue/rotational)",
+            "discard": "always on: what the guest discards becomes free in its image",
+            "hotpluggable": "hard disks are attached while the VM is off; CDs and floppies change while it runs",
+            "bandwidthgroup": "disks and adapters have no groups here",
+            "tempeject": "always on: what the guest ejects is there again when the VM is started anew",
+            "passthrough": "a drive of this host could not go with the guest: give an image",
             **dict.fromkeys(("setuuid", "setparentuuid"), "images have no UUIDs here"),
         }
     )

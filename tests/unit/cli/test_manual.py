@@ -79,6 +79,19 @@ def test_every_verb_takes_any_name(cli: Cli, name: str) -> None:
     assert cli.ok("list", "vms") == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["modifyvm --memory 64", "modifyvm --memory --memory 64", "modifyvm --memory", "showvminfo --details", "startvm --type"],
+)
+def test_a_name_that_is_an_option_of_the_verb_is_told_of(cli: Cli, words: str) -> None:
+    verb, name, *_ = words.split()
+    cli.ok("createvm", f"--name={name}", "--register")
+    uuid = json.loads(cli.ok("list", "vms", "--json"))[0]["uuid"]
+    hint = f"{name} is an option of {verb}: if you mean the VM of that name, write its UUID, {uuid}"
+    assert hint in cli.fails(*words.split(), code=2)
+    assert name in cli.ok("showvminfo", uuid)
+
+
 def test_showvminfo_has_virtualboxs_keys(cli: Cli) -> None:
     cli.ok("createvm", "--name", 'S "1"', "--ostype", "Linux26_64", "--register")
     cli.ok("storagectl", 'S "1"', "--name", "SATA", "--add", "sata")

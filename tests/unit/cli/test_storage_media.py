@@ -18,7 +18,7 @@ ISCSI = ("--medium", "iscsi", "--server", "san", "--target", "iqn.2026-11.org.ex
         ((*ISCSI, "--username", "me"), "go together"),
         ((*ISCSI, "--passwordfile", "secret"), "go together"),
         ((*ISCSI, "--password", "secret"), "--passwordfile FILE"),
-        ((*ISCSI, "--initiator", "iqn"), "does not have it yet"),
+        ((*ISCSI, "--initiator", "iqn"), "each VM is an initiator of its own"),
         (("--medium", "disk.img", "--server", "san"), "goes with --medium iscsi"),
         (("--medium", "disk.img", "--passwordfile", "secret"), "goes with --medium iscsi"),
         (("--medium", "iscsi://me:secret@san/iqn.2026-11.org.example:disk/0"), "a password must not stand in a URL"),
