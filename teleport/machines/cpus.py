@@ -83,6 +83,8 @@ _PORTABLE: Mapping[int, tuple[str, ...]] = MappingProxyType(
     }
 )
 # Bits that follow from other settings, or that the guest's kernel switches: never forced. With invtsc no guest can migrate.
+_HYPERVISOR = range(0x40000000, 0x40000100)
+_POWER, _INVTSC = 0x80000007, 1 << 8
 FOLLOWING = frozenset({"apic", "ht", "hypervisor", "osxsave", "ospke", "x2apic", "invtsc", "-"})
 
 
@@ -101,11 +103,25 @@ def check_leaf(leaf: int, subleaf: int) -> None:
     """Raises ValueError for a leaf in which QEMU lets nothing be set."""
     if leaf == 1 and subleaf in (-1, 0):
         return
+    if leaf in _HYPERVISOR:
+        raise ValueError(
+            f"CPUID leaf {leaf:x} is no processor's: QEMU tells there how it runs the guest (40000001 is KVM's, and TCG has none), "
+            "and what it tells is the same on hosts with one accelerator"
+        )
     if not any(word.leaf == leaf and subleaf in (word.subleaf, max(word.subleaf, 0)) for word in FEATURE_NAMES):
         known = sorted({(word.leaf, word.subleaf) for word in FEATURE_NAMES})
         names = ", ".join(f"{number:x}{f':{sub}' if sub >= 0 else ''}" for number, sub in known)
         raise ValueError(
             f"QEMU lets nothing be set in CPUID leaf {leaf:x}{f':{subleaf}' if subleaf >= 0 else ''}; it does in {names}"
+        )
+
+
+def check_values(leaf: int, *, edx: int) -> None:
+    """Raises ValueError for a bit that no VM here can have."""
+    if leaf == _POWER and edx & _INVTSC:
+        raise ValueError(
+            f"bit 8 of EDX in CPUID leaf {leaf:x} is invtsc, a clock that runs alike for ever: no guest that has it can migrate, "
+            "QEMU refuses it"
         )
 
 

@@ -107,6 +107,7 @@ class CpuidLeaf(Part):
     @model_validator(mode="after")
     def _known(self) -> Self:
         cpus.check_leaf(self.leaf, self.subleaf)
+        cpus.check_values(self.leaf, edx=self.edx)
         return self
 
 

@@ -1,8 +1,8 @@
 """Are two block devices (an LV, a LUN that the kernel attached, a partition of one) one disk? Only proof counts, as for URLs (`lun`).
 
-Proof is a name that was made for this disk alone: LVM's UUID of the volume, the world-wide name of what it lies on (through multipath
-and partitions), within one host the same device or the same file behind two loop devices; or that both sides attach it by the same
-path in /dev/disk/by-id, where an administrator's rule can name what bears no name itself.
+Proof is a name that was made for this disk alone: the world-wide name of what it lies on (through LVM, multipath and partitions), within
+one host the same device or the same file behind two loop devices; or that both sides attach it by the same path in /dev/disk/by-id,
+where an administrator's rule can name what bears no name itself. A name that stands on the disk (LVM's UUIDs, MD's) is copied with it.
 """
 
 import re
@@ -13,6 +13,8 @@ from teleport.model import MediumFact
 
 _PREFIX = "device:"
 _BY_ID = "/dev/disk/by-id/"
+# Links there that udev makes by itself of what stands on the disk, or of a serial number that many have.
+_OF_CLONES = re.compile(r"(dm|lvm|md)-.*|.*QM[0-9]{5}(-part[0-9]+)?")
 # World-wide names that are equal for every disk of their make: tgt's (its NAA has no maker), QEMU's default serial numbers and those
 # that we give our guests' drives (their places), one character repeated.
 _OF_MANY = re.compile(
@@ -69,12 +71,12 @@ def not_one_device(here: MediumFact, there: MediumFact) -> str:
         return "one side has a device there, the other has none: attach the same on both sides"
     if other_device(ours, theirs):
         return "another disk: it calls itself otherwise"
-    one_path = here.path == there.path and here.path.startswith(_BY_ID)
+    own_link = here.path.startswith(_BY_ID) and not _OF_CLONES.fullmatch(here.path.removeprefix(_BY_ID))
+    one_path = here.path == there.path and own_link
     on_one_disk = ours.lies_on == theirs.lies_on and any(not _OF_MANY.fullmatch(each) for each in ours.lies_on)
-    named = ours.name == theirs.name and ours.name.startswith("LVM-")
-    if ours.here == theirs.here or one_path or (ours.name == theirs.name and on_one_disk) or named:
+    if ours.here == theirs.here or one_path or (ours.name == theirs.name and on_one_disk):
         return ""
     return (
-        "not proved to be the same disk, it may be a clone: neither has a name of its own. Use an LV, or give it the same link "
-        "in /dev/disk/by-id on both hosts (a udev rule) and attach it by that"
+        "not proved to be the same disk, it may be a clone: its disk has no name of its own (LVM's is copied with it). Give it the same "
+        "link in /dev/disk/by-id on both hosts (a udev rule) and attach it by that"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from teleport.machines.cpus import check_leaf
+from teleport.machines.cpus import check_leaf, check_values
 from teleport.machines.definition import CpuidLeaf, Definition
 from teleport.machines.options.kinds import Kind
 from teleport.machines.options.option import Draft, Option
@@ -32,6 +32,7 @@ def _parse_set(given: Sequence[str]) -> dict[str, int]:
     leaf, subleaf = _leaf(given[0])
     check_leaf(leaf, subleaf)
     values = [_hexadecimal(word, f"a value for {name}") for name, word in zip(_REGISTERS, given[1:], strict=True)]
+    check_values(leaf, edx=values[-1])
     return {"leaf": leaf, "subleaf": subleaf} | dict(zip(_REGISTERS, values, strict=True))
 
 

@@ -182,6 +182,8 @@ TWO_SERVERS = (
         (("modifyvm", "S", "--natpf1", "a,tcp,,1,,1", "--natpf1", "a,tcp,,2,,1"), "already"),
         (("modifyvm", "S", "--natpf1", "a,tcp,,1,,1", "--natpf1", "b,tcp,,1,,1"), "one port"),
         (("modifyvm", "S", "--cpuid-set", "1", "0"), "needs 5 values"),
+        (("modifyvm", "S", "--cpuid-set", "40000001", "1", "0", "0", "0"), "QEMU tells there how it runs the guest"),
+        (("modifyvm", "S", "--cpuid-set", "80000007", "0", "0", "0", "100"), "no guest that has it can migrate"),
         (("modifyvm", "S", "--cpuid-set", "1", "0", "0", "0", "xyz"), "edx"),
         (("modifyvm", "S", "--firmware", "efi32"), "64-bit"),
         (("storagectl", "S", "--name", "C", "--add", "usb"), "--usbehci on"),

@@ -32,7 +32,8 @@ def _fact(disk: Device, path: str = "/dev/sdb") -> MediumFact:
         (replace(DISK, name="partition 1"), replace(DISK, here=THERE, name="partition 2"), False),
         (replace(DISK, name="partition 1"), replace(DISK, here=THERE), False),
         (LOGICAL, replace(LOGICAL, here=THERE), True),
-        (LOGICAL, replace(LOGICAL, here=THERE, lies_on=()), True),  # on what tells no name there
+        (LOGICAL, replace(LOGICAL, here=THERE, lies_on=()), False),  # on what tells no name there
+        (replace(LOGICAL, lies_on=()), replace(LOGICAL, here=THERE, lies_on=()), False),  # a cloned host has that volume, too
         (LOGICAL, replace(LOGICAL, here=THERE, lies_on=("naa.6001405ccdd",)), False),  # the array's copy of the whole group
         (LOGICAL, replace(LOGICAL, here=THERE, name="LVM-abd"), False),
         (NAMELESS, NAMELESS, True),  # one host's one device
@@ -67,6 +68,14 @@ def test_an_administrator_can_name_what_has_no_name() -> None:
     assert "/dev/disk/by-id" in not_one_device(_fact(NAMELESS), _fact(other))
     clone = replace(DISK, here=THERE, lies_on=("naa.6001405ccdd",))
     assert "calls itself otherwise" in not_one_device(_fact(DISK, by_id), _fact(clone, by_id))
+
+
+@pytest.mark.parametrize(
+    "name", ["dm-uuid-LVM-abc", "dm-name-vg-guest", "lvm-pv-uuid-x", "md-uuid-1:2", "ata-QEMU_HARDDISK_QM00001"]
+)
+def test_links_that_udev_makes_of_what_a_clone_has_are_no_proof(name: str) -> None:
+    path = f"/dev/disk/by-id/{name}"
+    assert "a udev rule" in not_one_device(_fact(NAMELESS, path), _fact(replace(NAMELESS, here=THERE), path))
 
 
 def test_two_names_are_shown() -> None:
