@@ -13,7 +13,7 @@ from tests.harness.guest import REPOSITORY, GuestConsole, Load, guest_image
 from tests.harness.home import Home
 from tests.harness.host import Host
 from tests.harness.namespaces import Cable
-from tests.harness.scene import until
+from tests.harness.scene import kill_hard, until
 
 pytestmark = pytest.mark.qemu
 
@@ -55,6 +55,19 @@ def _sees(keyboard: UsbKeyboard, console: GuestConsole) -> None:
 
 def _gone(console: GuestConsole) -> None:
     until(lambda: NAME not in console.run(IN_GUEST), "the guest still has it", 30)
+
+
+def _comes_back_when_it_stays(source: Host, target: Host, port: int, share: Share) -> None:
+    """A teleport that is cancelled, then one that fails, since the target's QEMU dies: unplugged before, plugged in again here."""
+    for spoil in (lambda: source.run("controlvm", "S", "teleport-cancel"), lambda: kill_hard(*target.home.qemus())):
+        words = ("--host", "10.77.0.2", "--port", str(port), "--insecure", "--plan", "raw", "--max-bandwidth", "1000000")
+        teleport = source.home.start("controlvm", "S", "teleport", *words)
+        share.says("unplugged: the guest is moving")
+        spoil()
+        assert teleport.wait(60) == 1
+        teleport.communicate()
+        share.says("plugged into the guest")
+        assert source.home.info("S")["USBRemoteState1"] == "Captured"
 
 
 @pytest.fixture
@@ -106,6 +119,8 @@ def test_a_shared_keyboard_follows_its_guest(cable: Cable) -> None:
             port = target.wait_for_teleport("--insecure")
             source.teleport(port, "--insecure", "--dry-run", host="10.77.0.2")
             assert near.info("S")["USBRemoteState1"] == "Captured", "a dry run changes nothing"
+            _comes_back_when_it_stays(source, target, port, share)
+            _sees(keyboard, console)
             source.teleport(port, "--insecure", host="10.77.0.2")
             share.says("unplugged: the guest is moving")
             share.says("plugged into the guest")
