@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 
 from teleport.machines.adapters import NicModel
-from tests.harness import tpm
+from tests.harness import sb16, tpm
 from tests.harness.guest import REPOSITORY, GuestConsole, Load, guest_image
 from tests.harness.home import Home
 from tests.harness.host import Host
@@ -26,11 +26,12 @@ from tests.unit.cli.run_cli import Cli
 
 pytestmark = pytest.mark.qemu
 
-FULL_KERNEL, CLOUD_KERNEL = REPOSITORY / ".cache/kernel-full", REPOSITORY / ".cache/kernel"
+FULL_KERNEL = REPOSITORY / ".cache/kernel-full"
 LOAD = Load(resident_mb=4, rewrite_mb=4, dirty_mb_s=2, disk=True)
 SEEN = "cat /sys/bus/pci/devices/*/uevent | grep PCI_ID | tr '\\n' ' '"
 MODELS: tuple[NicModel, ...] = get_args(NicModel)
 AHEAD_HOURS = 5
+SCREENS = {"S": (1000, 700), "T": (1120, 840)}  # asked for at each host
 FLOPPY_BYTES = 1474560
 EVERY_BUS = {
     "ide": ("ide", "PIIX4", 0),
@@ -51,9 +52,6 @@ class Machine:
     settings: str
     nics: tuple[NicModel, ...]
     disks: dict[str, tuple[str, str, int]] = field(default_factory=lambda: EVERY_BUS)
-    kernel: Path = FULL_KERNEL
-    sound: bool = True
-    tablet: bool = True
     floppy: bool = True
     line: str = "server"  # the mode of port 2, where the test speaks to the guest; port 1 is the console, in a file
     far_ends: tuple[str, ...] = ()  # the modes of ports 3 and 4
@@ -72,10 +70,11 @@ MACHINES = {
         nics=MODELS[::-1], line="tcpserver", far_ends=("tcpclient",),
     ),
     "efi": Machine(
-        "--chipset ich9 --rtcuseutc on --firmware efi --boot1 disk --tpm-type 2.0 --graphicscontroller virtio",
+        "--chipset ich9 --rtcuseutc on --firmware efi --boot1 disk --usb on --mouse usbtablet --graphicscontroller virtio "
+        "--audio null --audiocontroller sb16 --tpm-type 2.0",
         nics=("virtio", "vmxnet3"),
-        disks={bus: EVERY_BUS[bus] for bus in ("virtio-scsi", "virtio-blk")},
-        kernel=CLOUD_KERNEL, sound=False, tablet=False, floppy=False, neighbours=(),
+        disks={bus: EVERY_BUS[bus] for bus in ("ide", "virtio-scsi", "virtio-blk")},
+        floppy=False, neighbours=(),
     ),
 }  # fmt: skip
 
@@ -147,6 +146,10 @@ class InUse:
     def clock_ahead_hours(self) -> int:
         """Of UTC: the hardware clock."""
         return round((int(self._run("cat /sys/class/rtc/rtc0/since_epoch")) - time.time()) / 3600)
+
+    def screen(self) -> str:
+        """The size that the guest's driver prefers, WIDTHxHEIGHT. It is asked to look: by itself it may do so before its card answers."""
+        return self._run("cd /sys/class/drm/card*-*; echo detect > status; read -r best < modes; echo $best")
 
     def tablet_is_set_up_again(self) -> None:
         """Its configuration is taken from the tablet and given back: the controller carries what that takes, and an input device comes."""
@@ -228,9 +231,9 @@ class Bench:
 
     def _define(self, cli: Cli, disks: Disks) -> None:
         machine = self.machine
-        image = guest_image(machine.kernel)
+        image = guest_image(FULL_KERNEL)
         cli.ok("createvm", "--name", "S", "--ostype", "Linux26_64", "--register")
-        cli.ok("modifyvm", "S", "--memory", "192", *machine.settings.split())
+        cli.ok("modifyvm", "S", "--memory", "256", *machine.settings.split())
         cli.ok("modifyvm", "S", "--kernel", str(image.kernel), "--initrd", str(image.initrd), "--append", LOAD.command_line())
         pairs = {number for pair in machine.neighbours for number in pair}
         for number, model in enumerate(machine.nics, 1):
@@ -292,10 +295,15 @@ def test_a_guest_moves_with_its_devices(name: str, home: Home, shared_folder: Pa
             console.run(f"echo {word} > /dev/ttyS0")
             until(lambda: word in host.console_log.read_text(errors="replace"), "the console's file has not what was said")
             assert use.clock_ahead_hours() == (0 if "--rtcuseutc on" in machine.settings else AHEAD_HOURS)
-            if machine.sound:
+            if "sb16" in machine.settings:
+                sb16.play(console)
+            else:
                 assert 300 < use.sound_ms() < 5000
-            if machine.tablet:
-                use.tablet_is_set_up_again()
+            use.tablet_is_set_up_again()
+            if "--graphicscontroller virtio" in machine.settings:
+                width, height = SCREENS[host.name]
+                host.run("controlvm", host.name, "setvideomodehint", width, height, 32)
+                until(lambda: use.screen() == f"{width}x{height}", "the guest's screen does not follow")
 
         all_work(source, "before")
         extend = tpm.extend_1 if "--tpm-type 1.2" in machine.settings else tpm.extend
