@@ -30,15 +30,15 @@ PORTS = "43400-43499"
 
 
 class Pair:
-    """Two hosts that may run the counter guest, and the viewers that look at it."""
+    """Two hosts that may run the counter guest (or what `program` boots), and the viewers that look at it."""
 
-    def __init__(self, *enter: tuple[str, ...]) -> None:
+    def __init__(self, *enter: tuple[str, ...], program: bytes = GUEST) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tp-disp-", dir="/tmp"))
         self.homes = tuple(Home(name, enter=words) for name, words in zip("st", enter or ((), ()), strict=True))
         self.here, self.there = (Host(name, home) for name, home in zip("ST", self.homes, strict=True))
         self.viewers: list[Viewer] = []
         self.floppy = self.folder / "counter.img"
-        self.floppy.write_bytes(GUEST.ljust(1474560, b"\0"))
+        self.floppy.write_bytes(program.ljust(1474560, b"\0"))
         self.disk = self.folder / "disk.qcow2"
 
     def define(self, host: Host, *options: str) -> None:
