@@ -9,7 +9,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.harness.guest import Check, GuestConsole, Load
 from tests.harness.home import CommandFailedError, Home, end_on_sigterm
 from tests.harness.host import Host
 from tests.harness.proof import Move, WrongError, demand, proven_move
+from tests.harness.session import new_folder
 from tests.harness.ticker import Continuity
 
 
@@ -96,7 +96,7 @@ def main() -> int:
     arguments = parser.parse_args()
     end_on_sigterm()
     os.environ.setdefault("TELEPORT_ACCELERATOR", "tcg")
-    folder = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))
+    folder = new_folder("demo-")
     hosts: list[Host] = []
     try:
         hosts += [Host(name, Home(name.lower()), announce=say) for name in "ST"]

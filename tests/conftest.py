@@ -1,7 +1,7 @@
 """Fixtures for tests with real processes: homes that clean up after themselves, the guest, a folder that two hosts share."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,12 +13,38 @@ from tests.harness.guest import GuestImage, guest_image
 from tests.harness.home import Home
 from tests.harness.host import Host
 from tests.harness.scene import Scene, Stage
+from tests.harness.session import begin as begin_of_all
+from tests.harness.session import end as end_of_all
 
 # Machines here are shared: how long one example takes says nothing. CI looks at the same examples every time; on demand
 # (`HYPOTHESIS_PROFILE=search`) they are new ones.
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# What takes a minute and more begins first, so that no worker is left alone with it at the end.
+_LONG = (
+    "test_single_faults", "test_devices", "test_doubt", "test_cancel", "test_teleport", "test_display", "test_states",
+    "test_logins", "test_viewers", "test_reattach", "test_soak", "test_live_changes", "test_demo", "test_snapshots",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in xdist's workers, which inherit the mark
+        begin_of_all()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    result = yield
+    if not hasattr(session.config, "workerinput") and (left := end_of_all()):
+        print("\nLEFT BEHIND, and ended now:", *left, sep="\n  ")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.harness.guest import GuestImage, Load
+from tests.harness.session import new_folder
 from tests.harness.ticker import SocketServer
 
 
@@ -44,7 +44,7 @@ class BareQemu:
         serial_file: Path | None = None,
     ) -> None:
         self.name = name
-        self.folder = Path(tempfile.mkdtemp(prefix="bare-", dir="/tmp"))
+        self.folder = new_folder("bare-")
         self.serial = self.folder / "ttyS1"
         self.console_log = self.folder / "console.log"
         socket_backend = f"socket,id=c1,path={self.serial},server=on,wait=off"

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from tests.harness.commands import Commands
 from tests.harness.guest import REPOSITORY
+from tests.harness.session import new_folder
 
 TELEPORT = REPOSITORY / ".venv/bin/teleport"
 
@@ -56,7 +57,7 @@ class Home:
 
     def __init__(self, name: str = "h", *, enter: tuple[str, ...] = ()) -> None:
         self._enter = enter
-        self.folder = Path(tempfile.mkdtemp(prefix=f"tp-{name}-", dir="/tmp"))
+        self.folder = new_folder(f"tp-{name}-")
         # The runtime folder goes into the home too, so that two homes share nothing and what is left over is seen.
         self.runtime = self.folder / "run"
         self.runtime.mkdir(mode=0o700)

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tests.harness.guest import GuestConsole, Load
 from tests.harness.home import Home
 from tests.harness.host import Host
 from tests.harness.proof import only_process
+from tests.harness.session import new_folder
 
 LOAD = Load(resident_mb=8, rewrite_mb=16, dirty_mb_s=8, disk=True)
 MEMORY_MB = 160
@@ -43,7 +43,7 @@ class Scene:
         options: tuple[str, ...] = (),
         cd: Path | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tp-scene-", dir="/tmp"))
+        self.folder = new_folder("tp-scene-")
         self.disk = self.folder / "disk.qcow2"
         homes = [Home("s")]
         homes.append(homes[0] if one_home else Home("t"))

@@ -1,18 +1,25 @@
 """The demo, with a small guest: it must say that all is well, and must not when something isn't."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.harness.guest import REPOSITORY
+from tests.harness.session import MARK
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(400)]
 
 
 def demo(*arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout, stderr. Ended kindly when it takes too long, so that it can end its guests."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "HOME": "/nonexistent",
+        MARK: os.environ[MARK],
+    }
     argv = [sys.executable, str(REPOSITORY / "deploy/demo.py"), "--memory", "256", "--resident", "32", *arguments]
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
