@@ -22,6 +22,7 @@ from tests.harness.scene import kill_hard, until
 from tests.integration.vrde.chromium import Chromium
 from tests.integration.vrde.desk import GUEST, Viewer, rdesktop, xfreerdp
 from tests.integration.vrde.desk import until as wait_until
+from tests.integration.vrde.speaker import AC97, CARDS, Recorder
 
 pytestmark = pytest.mark.qemu
 
@@ -275,12 +276,36 @@ def test_a_browser_page_stays_through_a_teleport(pair: Pair) -> None:
     assert fresh != url
 
 
-def test_between_hosts_viewers_stay_until_the_display_is_to_move_too() -> None:
-    """Two network namespaces are the hosts, by IPv4 there and by IPv6 back."""
-    with Cable() as cable, ended(Pair(cable.near.enter, cable.far.enter)) as pair:
-        port = pair.start()
+@pytest.fixture
+def speaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """What viewers that are started from now on play."""
+    with tempfile.TemporaryDirectory(prefix="tp-pa-") as folder:
+        recorder = Recorder(Path(folder))
+        try:
+            asyncio.run(recorder.ready())
+            monkeypatch.setenv("PULSE_SERVER", recorder.environment)
+            yield recorder
+        finally:
+            recorder.end()
+
+
+def _is_heard_through_the_tunnel(speaker: Recorder, near: Host) -> None:
+    """The property of the VM whose guest has left counts at the display that stayed."""
+    *_, tone_hz = CARDS[0]
+    speaker.forget()
+    asyncio.run(speaker.hears(tone_hz, "from the other host"))
+    near.run("modifyvm", "S", "--vrdeproperty", "Client/DisableAudio=1")
+    asyncio.run(wait_until(lambda: speaker.heard() == 0, what="silence while sound is disabled"))
+    near.run("modifyvm", "S", "--vrdeproperty", "Client/DisableAudio=")
+    asyncio.run(speaker.hears(tone_hz, "again"))
+
+
+def test_between_hosts_viewers_stay_until_the_display_is_to_move_too(speaker: Recorder) -> None:
+    """Two network namespaces are the hosts, by IPv4 there and by IPv6 back. The viewer who stays hears the guest too."""
+    with Cable() as cable, ended(Pair(cable.near.enter, cable.far.enter, program=AC97)) as pair:
+        port = pair.start("--audio", "null", "--audiocontroller", "ac97")
         near, far = pair.here, pair.there
-        viewer = pair.view(*cable.near.enter, *xfreerdp(port))
+        viewer = pair.view(*cable.near.enter, *xfreerdp(port, "/sound:sys:pulse"))
         connections = pair.connections(port, cable.near.pid)
         assert len(connections) == 1
         (front,) = pair.fronts()
@@ -291,6 +316,7 @@ def test_between_hosts_viewers_stay_until_the_display_is_to_move_too() -> None:
         assert outcome["display"] == f"port {port} of this host, as before, and port {theirs} of far"
         assert not near.home.qemus()
         pair.swap()
+        _is_heard_through_the_tunnel(speaker, near)
         other = pair.view(*cable.far.enter, *xfreerdp(theirs, host="[::1]"))  # and at the target's own port too
         assert pair.connections(port, cable.near.pid) == connections
         assert pair.vrde()["vrdeaddress"] == "::1"
