@@ -14,6 +14,9 @@ TILE_PIXELS = 64
 MOVING_UPDATES = 5  # so many updates of a tile within a second make it a moving one
 WINDOW_SECONDS = 1.0
 STILL_SECONDS = 0.6
+LEAD_SECONDS = (
+    0.1  # QEMU looks for changes less and less often while nobody asks: so long before it is due an update is asked for
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,22 @@ class Pacer:
         self._coarse: dict[tuple[int, int], float] = {}
         self._last_update = float("-inf")
 
+    @property
+    def coarsens(self) -> bool:
+        """Whether `rectangle` ever changes anything."""
+        return self.quality.colour_bits < 8
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether updates come so often that the next one is asked for as soon as one begins."""
+        return 1 / self.quality.frames_per_second <= LEAD_SECONDS
+
     def seconds_until_request(self, now: float) -> float:
-        """How long an incremental request has to wait for the frame cap."""
+        """How long an incremental request has to wait."""
+        return max(0.0, self.seconds_until_update(now) - LEAD_SECONDS)
+
+    def seconds_until_update(self, now: float) -> float:
+        """How long an update has to wait for the frame cap."""
         return max(0.0, self._last_update + 1 / self.quality.frames_per_second - now)
 
     def update_began(self, now: float) -> None:
@@ -57,7 +74,7 @@ class Pacer:
 
     def rectangle(self, rectangle: Rectangle, pixel_format: bytes, now: float) -> bytes:
         """The data of a rectangle as it may go on: coarser where it moves, never longer or shorter."""
-        if rectangle.encoding != Encoding.RAW or pixel_bytes(pixel_format) != 4 or self.quality.colour_bits == 8:
+        if rectangle.encoding != Encoding.RAW or pixel_bytes(pixel_format) != 4 or not self.coarsens:
             return rectangle.data
         tiles = [
             (column, row)

@@ -220,7 +220,8 @@ class Viewer:
         passage.allows = self._allows
         while data := await upstream.reader.read(READ_BYTES):
             passage.pixel_format = self._pixel_format
-            passage.transform = self._transform if self._pacer or not self._screen.gates.display else None
+            changes = (self._pacer and self._pacer.coarsens) or not self._screen.gates.display
+            passage.transform = self._transform if changes else None
             for piece in passage.feed(data):
                 if piece.begins_update and not await self._update_is_wanted(upstream):
                     return
@@ -229,13 +230,18 @@ class Viewer:
                     return
 
     async def _update_is_wanted(self, upstream: Upstream) -> bool:
-        """Waits until the viewer asks for the update that begins; False when the server was exchanged meanwhile."""
+        """Waits until the viewer asks for the update that begins, and its frame cap lets it pass; False when the server was exchanged
+        meanwhile."""
         self._asked_server = False
-        if self._request and not self._pacer:
+        pacer = self._pacer
+        if self._request and (pacer is None or pacer.asks_ahead):
             self._asked_server = True
             self._to_server(self._request)
         self._holds_head = True
         await self._wanted.wait()
+        if pacer:
+            await asyncio.sleep(pacer.seconds_until_update(time.monotonic()))
+            pacer.update_began(time.monotonic())
         if self._upstream is not upstream:
             return False
         self._holds_head = False
@@ -248,8 +254,6 @@ class Viewer:
         resized = piece.size is not None and piece.size != self._size
         if piece.size:
             self._size = piece.size
-        if piece.begins_update and self._pacer:
-            self._pacer.update_began(time.monotonic())
         if piece.ends:
             self._tell(b"")
         await self._writer.drain()

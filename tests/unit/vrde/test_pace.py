@@ -18,12 +18,15 @@ def test_quality_spans_frames_and_colours():
     assert Quality.of(55).frames_per_second == pytest.approx(18)
 
 
-def test_requests_wait_for_the_frame_cap():
-    pacer = Pacer(Quality(10, 8))
-    assert pacer.seconds_until_request(5.0) == 0
+def test_updates_wait_for_the_frame_cap_and_are_asked_for_before():
+    pacer = Pacer(Quality(5, 8))
+    assert pacer.seconds_until_update(5.0) == 0
     pacer.update_began(5.0)
+    assert pacer.seconds_until_update(5.04) == pytest.approx(0.16)
     assert pacer.seconds_until_request(5.04) == pytest.approx(0.06)
-    assert pacer.seconds_until_request(5.2) == 0
+    assert pacer.seconds_until_request(5.2) == pacer.seconds_until_update(5.2) == 0
+    assert not pacer.asks_ahead
+    assert Pacer(Quality.of(50)).asks_ahead
 
 
 def test_only_what_moves_becomes_coarse_and_is_asked_for_again_when_still():
