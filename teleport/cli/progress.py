@@ -8,7 +8,8 @@ from enum import Enum
 from typing import Any, Protocol, TextIO
 
 from teleport.errors import RefusedError, TeleportError
-from teleport.model import Outcome, OutcomeKind, Progress, Stage
+from teleport.model import Outcome, OutcomeKind, Progress
+from teleport.stream.progress import describe
 
 _TENTH = 10
 
@@ -153,33 +154,6 @@ class _Live:
     def fail(self, error: TeleportError) -> None:
         self._bars.stop()
         _table(error, self._console.file)
-
-
-def describe(event: Progress, *, percent: bool = True) -> str:
-    """One look in words: stage and round, bytes, rate, dirty rate, remaining, when it ends or that it does not converge."""
-    words = [f"{event.percent:3d}%"] if percent else []
-    words.append(f"copying, round {event.round}" if event.stage is Stage.COPYING and event.round else event.stage.value)
-    if event.sent_bytes:
-        words.append(f"{_size(event.sent_bytes)} sent")
-    if event.rate_bytes_per_second:
-        words.append(f"{_size(event.rate_bytes_per_second)}/s")
-    if event.dirty_bytes_per_second:
-        words.append(f"guest writes {_size(event.dirty_bytes_per_second)}/s")
-    if event.remaining_bytes:
-        words.append(f"{_size(event.remaining_bytes)} left")
-    if not event.converging:
-        words.append("does not converge: allow a longer --maxdowntime, or cancel")
-    elif event.eta_seconds is not None and event.stage is Stage.COPYING:
-        words.append(f"about {event.eta_seconds:.0f} s")
-    return ", ".join(words)
-
-
-def _size(count_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count_bytes < 1000:
-            return f"{count_bytes:.0f} {unit}"
-        count_bytes /= 1000
-    return f"{count_bytes:.1f} TB"
 
 
 def _table(error: TeleportError, stream: Any) -> None:

@@ -13,6 +13,7 @@ from teleport.machines.store import StoredVm
 
 _WIDTH = 34
 _LIVE_LABELS = {  # for people; what is not named here is shown by its key
+    "teleportprogress": "Teleporting in",
     "vrdeport": "VRDE port",
     "vrdefingerprint": "VRDE fingerprint",
     "vrdeviewers": "VRDE viewers",

@@ -48,6 +48,7 @@ class ControlHandlers:
                 "smbios_uuid": agent.vm.identity.smbios_uuid if agent.vm else "",
                 **(agent.display.properties() if agent.vm else {}),
                 **(agent.usb.properties() if agent.vm else {}),
+                **({"teleportprogress": agent.waiting.progress} if agent.waiting and agent.waiting.progress else {}),
             },
         )
 

@@ -6,7 +6,6 @@ happened: heartbeats (what the target says, or silence), QEMU's migration, QEMU'
 
 import asyncio
 import contextlib
-import json
 import logging
 import shlex
 import time
@@ -24,7 +23,7 @@ from teleport.runner.plans import PLANS, Outgoing
 from teleport.runner.resolving import Resolving
 from teleport.runner.session import Meeting, meet
 from teleport.runner.vm import RunningVm, TeleportOrder
-from teleport.stream.progress import DowntimeSteps, Gauge, advance
+from teleport.stream.progress import DowntimeSteps, Gauge, advance, describe
 from teleport.wire.transfer_client import TransferClient
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class SourceTeleport:
         self._deciding: asyncio.Future[SourcePhase] | None = None
         self._settled: asyncio.Future[SourcePhase] = asyncio.get_running_loop().create_future()  # by a person
         self._heard_at = 0.0
-        self._percent = 0
+        self._look = ""  # the last one at the progress, in words: for the target
         self._display = ""  # where the guest's display is, once the guest has moved
 
     @property
@@ -252,10 +251,9 @@ class SourceTeleport:
     async def _heartbeats(self, departure: Departure) -> None:
         said = TargetPhase.UNKNOWN
         while True:
-            note = json.dumps({"percent": self._percent, "sent_bytes": departure.sent_bytes})
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    report = await self._peer.query(self.epoch, note)
+                    report = await self._peer.query(self.epoch, self._look)
             except (TeleportError, TimeoutError) as error:
                 if time.monotonic() - self._heard_at > SILENCE_SECONDS:
                     departure.blame(f"the target has not answered for {SILENCE_SECONDS:g} s ({error})")
@@ -294,7 +292,9 @@ class SourceTeleport:
             self._tell(E.MIGRATION_FAILED)
 
     def _show(self, stage: Stage, percent: int, departure: Departure) -> None:
-        self._emit(Progress(stage=stage, percent=percent, sent_bytes=departure.sent_bytes, plan=departure.prepared.plan))
+        look = Progress(stage=stage, percent=percent, sent_bytes=departure.sent_bytes, plan=departure.prepared.plan)
+        self._look = describe(look)
+        self._emit(look)
 
     async def _show_rounds(self, departure: Departure) -> None:
         """The progress of QEMU's rounds, and a longer downtime limit for a guest that keeps its memory busy."""
@@ -310,7 +310,7 @@ class SourceTeleport:
                     sent_bytes=departure.sent_bytes,
                     plan=departure.prepared.plan,
                 )
-                self._percent = progress.percent
+                self._look = describe(progress)
                 self._emit(progress)
                 if (wanted_ms := steps.limit_ms(info.rounds)) != limit_ms:
                     limit_ms = wanted_ms

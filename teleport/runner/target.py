@@ -6,7 +6,6 @@ whoever asks later. The decisions are in `teleport.handover.target`; what its ef
 
 import asyncio
 import contextlib
-import json
 import logging
 import shlex
 import socket
@@ -52,6 +51,8 @@ log = logging.getLogger(__name__)
 
 SESSION_SILENCE_SECONDS = 15.0  # longer than the source's own: the source decides first
 _MEET_SECONDS = 2.0
+_LOOK_CHARACTERS = 200  # of the source's words on its progress
+_TENS = 2  # they begin with the percentage, three characters wide: each ten goes into the log
 
 
 @dataclass
@@ -227,7 +228,10 @@ class WaitingTarget:
         if session is None or session.epoch != epoch:
             return word_of_journal(self._launcher.paths.journal, epoch)
         session.heard_at = self._now()
-        session.progress = note or session.progress
+        look = "".join(each for each in note if each.isprintable())[:_LOOK_CHARACTERS]
+        if look and look[:_TENS] != session.progress[:_TENS]:
+            log.info("%s", look.strip())
+        session.progress = look or session.progress
         return session.arrival.report() if session.arrival else TargetReport(TargetPhase.PREPARED)
 
     async def commit(self, epoch: str, ram_digest: str) -> TargetReport:
@@ -286,11 +290,9 @@ class WaitingTarget:
         return self._launcher.definition.name
 
     @property
-    def progress(self) -> dict[str, float]:
-        """What the source last said of its progress; empty when nothing arrives."""
-        with contextlib.suppress(ValueError):
-            return dict(json.loads(self._session.progress)) if self._session else {}
-        return {}
+    def progress(self) -> str:
+        """What the source last said of its progress, in words; "" when nothing arrives."""
+        return self._session.progress.strip() if self._session else ""
 
     @property
     def busy(self) -> bool:

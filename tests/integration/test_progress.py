@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.harness.scene import Scene
+from tests.harness.scene import Scene, until
 
 pytestmark = pytest.mark.qemu
 
@@ -61,14 +61,23 @@ def test_detailed_lines(scene: Scene) -> None:
 
 
 def test_the_waiting_side_sees_it_too(scene: Scene) -> None:
-    """The log that showvminfo names has each step, on both sides."""
-    name = scene.there.name
+    """showvminfo says how far it is, and the log that it names has each step, on both sides."""
+    there, name = scene.there, scene.there.name
     port = scene.wait_there()
+    assert "teleportprogress" not in there.home.info(name)
+    with scene.begin(port, "--plan", "raw", "--max-bandwidth", "8000000") as teleport:
+        teleport.copying()
+        shown = re.compile(r"\d+% copying, round 1, .* sent, .*/s, .* left, about \d+ s")
+        until(lambda: shown.fullmatch(there.home.info(name).get("teleportprogress", "")), "the target does not show it")
+        teleport.interrupt()
+        assert teleport.end() == 1, teleport.error
+    until(lambda: "teleportprogress" not in there.home.info(name), "it shows a teleport that is over")
     scene.here.teleport(port)
     scene.swap()
     log = (scene.here.home.folder / "machines" / name / "logs/teleport.log").read_text()
     assert f"waiting for a teleport at port {port}" in log
     assert f"a teleport of VM '{scene.there.name}'" in log
+    assert "% copying, round 1" in log
     assert "the guest arrived" in log
     said = scene.there.run("showvminfo", scene.there.name, "--json").out
     assert json.loads(said)["VMState"] == "teleported"
