@@ -159,8 +159,21 @@ _DISPLAY = (
     _display(
         "vrdereusecon", "reuse_connection", "VRDE reuse-con", "a new viewer replaces the old one", "on|off", choices=_ON_OFF
     ),
-    _display("vrdevideochannel", "video_channel", "VRDE video channel", "videos as JPEG or MJPEG", "on|off", choices=_ON_OFF),
-    _display("vrdevideochannelquality", "video_quality", "VRDE video quality", "their quality in percent", "10-100"),
+    _display(
+        "vrdevideochannel",
+        "video_channel",
+        "VRDE video channel",
+        "what moves in fewer and coarser pictures",
+        "on|off",
+        choices=_ON_OFF,
+    ),
+    _display(
+        "vrdevideochannelquality",
+        "video_quality",
+        "VRDE video quality",
+        "100: up to 30 a second, exact; 10: 6, in few colours",
+        "10-100",
+    ),
     _display(
         "clipboard",
         "clipboard",
