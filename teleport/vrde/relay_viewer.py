@@ -255,7 +255,7 @@ class Viewer:
         if piece.size:
             self._size = piece.size
         if piece.ends:
-            self._tell(b"")
+            self._tell_waiting()
         await self._writer.drain()
         if resized and piece.ends:
             await asyncio.sleep(RESIZE_HOLD_SECONDS)
@@ -273,20 +273,25 @@ class Viewer:
         self._writer.write(data)
 
     def _tell(self, message: bytes) -> None:
-        """Sends a whole message of our own, once it does not fall into one of the server's. A viewer that doesn't read is dropped."""
+        """Sends a whole message of our own as soon as `_tell_waiting` can. A viewer that doesn't read is dropped."""
         self._untold += message
-        if self._untold and (self._passage is None or self._holds_head or self._passage.is_between_messages):
+        self._tell_waiting()
+        if len(self._untold) > MOST_WAITING_BYTES:
+            self.drop()
+
+    def _tell_waiting(self) -> None:
+        """Sends what waits, where it does not fall into a message of the server's, and the viewer takes what it is sent."""
+        is_between = self._passage is None or self._holds_head or self._passage.is_between_messages
+        if self._untold and is_between and self._writer.transport.get_write_buffer_size() < BUFFER_BYTES:
             self._send(bytes(self._untold))
             self._untold.clear()
-        if message and len(self._untold) + self._writer.transport.get_write_buffer_size() > MOST_WAITING_BYTES:
-            self.drop()
 
     def _end_message(self) -> None:
         """Ends the update that the old server was sending."""
         if self._passage and not self._holds_head and (rest := self._passage.completion()):
             self._send(rest)
         self._passage, self._holds_head = None, False
-        self._tell(b"")
+        self._tell_waiting()
 
     async def _redial(self) -> None:
         until = time.monotonic() + REDIAL_SECONDS
@@ -326,8 +331,9 @@ class Viewer:
         self._wake.set()
 
     async def _keep_pace(self) -> None:
-        """Sends on what the frame cap held back, and asks again for what was shown coarse and stands still now."""
+        """Sends on what waits or the frame cap held back, and asks again for what was shown coarse and stands still now."""
         while True:
+            self._tell_waiting()
             pacer, now = self._pacer, time.monotonic()
             if pacer is None:
                 await asyncio.sleep(STILL_SECONDS)
