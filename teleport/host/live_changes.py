@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from teleport.errors import HypervisorError, StateError
-from teleport.host.guest import COMMAND_SECONDS, STORAGE_SECONDS, QemuGoneError, QmpGuest
+from teleport.host.guest import QmpGuest
+from teleport.host.monitors import COMMAND_SECONDS, STORAGE_SECONDS, QemuGoneError
 from teleport.host.taps import open_tap
 from teleport.machines.adapters import Nic
 from teleport.machines.arguments.network import (

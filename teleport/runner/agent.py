@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from teleport.errors import BusyError, GuestLostError, HypervisorError, StateError, TeleportError
-from teleport.host.guest import QemuGoneError, QmpGuest
+from teleport.host.guest import QmpGuest
+from teleport.host.monitors import QemuGoneError
 from teleport.host.process import usable_accelerator
 from teleport.machines.definition import Definition
 from teleport.machines.store import VmPaths

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from teleport.errors import HypervisorError, ProtocolError, StorageError
 from teleport.handover.target import TARGET, UNCLAIMED, TargetEvent, TargetStep, word
-from teleport.host.guest import QemuGoneError, QmpGuest
+from teleport.host.guest import QmpGuest
+from teleport.host.monitors import QemuGoneError
 from teleport.host.pipe import connect_unix
 from teleport.host.priority import hurry_streams
 from teleport.host.same_host import HandleClient

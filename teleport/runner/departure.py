@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 
 from teleport.errors import HypervisorError, StorageError, TeleportError
 from teleport.handover.source import HEARD, SourceEffect, SourceEvent
-from teleport.host.guest import QemuGoneError, QemuStuckError
+from teleport.host.monitors import QemuGoneError, QemuStuckError
 from teleport.host.process import kill_process
 from teleport.host.ram import hash_guest_ram
 from teleport.machines import tpm_state

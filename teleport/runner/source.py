@@ -14,7 +14,7 @@ from typing import Any
 
 from teleport.errors import CancelledError, GuestLostError, HypervisorError, TeleportError
 from teleport.handover.source import SOURCE, SourceEffect, SourceEvent, SourcePhase
-from teleport.host.guest import QemuGoneError
+from teleport.host.monitors import QemuGoneError
 from teleport.model import Outcome, OutcomeKind, PlanName, Progress, Stage, TargetPhase
 from teleport.runner.departure import ANSWER_SECONDS, SILENCE_SECONDS, Departure
 from teleport.runner.drive import Driver

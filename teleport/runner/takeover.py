@@ -11,7 +11,8 @@ import time
 from teleport.errors import HypervisorError, StorageError, TeleportError
 from teleport.handover.target import TargetEffect, TargetEvent
 from teleport.host.firmware_variables import write_variables
-from teleport.host.guest import QemuGoneError, QmpGuest
+from teleport.host.guest import QmpGuest
+from teleport.host.monitors import QemuGoneError
 from teleport.host.priority import streams_take_turns
 from teleport.host.ram import hash_guest_ram
 from teleport.machines.firmware import VARIABLES_FILE

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from teleport.errors import HypervisorError, StateError
-from teleport.host.guest import QemuGoneError, QemuStuckError, QmpGuest
+from teleport.host.guest import QmpGuest
 from teleport.host.mode_hint import hint_size
+from teleport.host.monitors import QemuGoneError, QemuStuckError
 from teleport.host.pipe import UnixListener
 from teleport.host.process import start_ticks
 from teleport.model import QemuProcess
