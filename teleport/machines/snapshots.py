@@ -141,9 +141,10 @@ class Snapshots:
             self._finish()
         except TeleportError:
             if not any(_is_swapped(made, disk) for disk in disks):
-                for path in (*map(made.file, disks), *(kept for _, kept in self._own_files(made))):
-                    path.unlink(missing_ok=True)
-                self._write(before)
+                with contextlib.suppress(StorageError):  # what cannot be taken back now, the next command finishes
+                    for path in (*map(made.file, disks), *(kept for _, kept in self._own_files(made))):
+                        _unlink(path)
+                    self._write(before)
             raise
         return made
 
@@ -204,7 +205,7 @@ class Snapshots:
                     tpm_state.own(self._paths.folder)
                 write_durably(own, kept.read_bytes())
             else:
-                own.unlink(missing_ok=True)
+                _unlink(own)
         self._restore_settings(snapshot)
         self._write(replace(self.tree, current=snapshot.uuid, pending=None))
 
@@ -233,11 +234,7 @@ class Snapshots:
 
     def _remove(self, files: tuple[str, ...]) -> None:
         for file in files:
-            try:
-                Path(file).unlink(missing_ok=True)
-                sync_folder(Path(file).parent)
-            except OSError as error:
-                raise StorageError(f"removing {file}", error.strerror or str(error), "check its permissions") from error
+            _unlink(Path(file))
         self._write(replace(self.tree, pending=None))
 
     def _restore_settings(self, snapshot: Snapshot) -> None:
@@ -295,6 +292,15 @@ class Snapshots:
                 if backing and Path(backing).resolve() == file.resolve():
                     found.append(path)
         return found
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+        if path.parent.exists():
+            sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"removing {path}", error.strerror or str(error), "check its permissions") from error
 
 
 def _is_swapped(snapshot: Snapshot, disk: str) -> bool:

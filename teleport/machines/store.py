@@ -211,9 +211,8 @@ class Store:
     def unregister(self, vm: StoredVm | BrokenVm, *, delete: bool) -> None:
         """Forgets a VM; `delete` removes its definition, logs and journals, never a medium."""
         with self._locked():
+            self._unpoint(vm.uuid)
             try:
-                (self.registry / vm.uuid).unlink(missing_ok=True)
-                sync_folder(self.registry)
                 if delete:
                     _remove_vm(vm.paths)
             except OSError as error:
@@ -271,6 +270,13 @@ class Store:
     def _point(self, uuid: str, paths: VmPaths) -> None:
         write_durably(self.registry / uuid, f"{paths.definition}\n".encode())
 
+    def _unpoint(self, uuid: str) -> None:
+        try:
+            (self.registry / uuid).unlink(missing_ok=True)
+            sync_folder(self.registry)
+        except OSError as error:
+            raise StorageError(f"removing {self.registry / uuid}", error.strerror or str(error), "check permissions") from error
+
 
 class Edit:
     """One change under way (see `Store.editing`)."""
@@ -309,8 +315,7 @@ class Edit:
                 store._point(definition.uuid, self._paths)
             write_durably(self._paths.definition, render_definition(definition, self._content))
             if moved:
-                (store.registry / old.uuid).unlink(missing_ok=True)
-                sync_folder(store.registry)
+                store._unpoint(old.uuid)
 
 
 def _read(path: Path) -> bytes:

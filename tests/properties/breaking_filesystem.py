@@ -1,7 +1,7 @@
 """A filesystem that breaks when it is told: all it shows lies in another folder, and its n-th change kills whoever makes it, or fails.
 
 `python -m tests.properties.breaking_filesystem BACKING MOUNTPOINT` mounts it (as root, or with fusermount3 on PATH), says ``ready``, and
-then takes lines on stdin and answers each by one on stdout, until stdin ends:
+then takes lines on stdin and answers each by one on stdout, until `end` or the end of stdin:
 
     break N FAULT SEED   from the N-th change on (counted from now), see `Fault`         ok
     count                how many changes there were since, and whether the fault came   COUNT yes|no
@@ -286,6 +286,8 @@ def _obey(storage: Storage, mountpoint: Path) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         word, *values = line.split()
+        if word == "end":
+            break
         if word == "break":
             storage.begin(int(values[0]), Fault(values[1]), int(values[2]))
             print("ok", flush=True)

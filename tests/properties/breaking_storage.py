@@ -106,5 +106,6 @@ def breaking_storage(mountpoint: Path, *, said: Path) -> Iterator[BreakingStorag
         try:
             yield BreakingStorage(server, backing, said)
         finally:
+            server.stdin.write("end\n")  # others, forked meanwhile, may hold the pipe open
             server.stdin.close()
             server.wait(_SECONDS)

@@ -132,7 +132,7 @@ def _strike_everywhere(scene: Path, case: Case, fault: Fault, before: Seen, afte
         _restored(scene)
         struck = _run(case.run, strike_at=step, fault=fault)
         if not struck.came:
-            assert seen(case) == after
+            assert struck.code == 0 and seen(case) == after, SAID.read_text()
             return step - 1
         ended = Ended(died=fault is Fault.CUT, code=struck.code, said=f"{fault} at step {step}: {SAID.read_text()}")
         assert not ended.died or ended.code == CUT, ended
