@@ -68,8 +68,7 @@ class DowntimeSteps:
 
 def describe(event: Progress, *, percent: bool = True) -> str:
     """One look in words: stage and round, bytes, rate, dirty rate, remaining, when it ends or that it does not converge."""
-    words = [f"{event.percent:3d}%"] if percent else []
-    words.append(f"copying, round {event.round}" if event.stage is Stage.COPYING and event.round else event.stage.value)
+    words = [f"copying, round {event.round}" if event.stage is Stage.COPYING and event.round else event.stage.value]
     if event.sent_bytes:
         words.append(f"{_size(event.sent_bytes)} sent")
     if event.rate_bytes_per_second:
@@ -82,7 +81,7 @@ def describe(event: Progress, *, percent: bool = True) -> str:
         words.append("does not converge: allow a longer --maxdowntime, or cancel")
     elif event.eta_seconds is not None and event.stage is Stage.COPYING:
         words.append(f"about {event.eta_seconds:.0f} s")
-    return ", ".join(words)
+    return (f"{event.percent:3d}% " if percent else "") + ", ".join(words)
 
 
 def _size(count_bytes: float) -> str:

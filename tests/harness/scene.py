@@ -23,7 +23,7 @@ from tests.harness.host import Host
 from tests.harness.proof import only_process
 from tests.harness.session import new_folder
 
-LOAD = Load(resident_mb=8, rewrite_mb=16, dirty_mb_s=8, disk=True)
+LOAD = Load(resident_mb=8, rewrite_mb=8, dirty_mb_s=4, disk=True)
 MEMORY_MB = 160
 
 

@@ -298,7 +298,7 @@ def test_a_guest_moves_with_its_devices(name: str, home: Home, shared_folder: Pa
             if "sb16" in machine.settings:
                 sb16.play(console)
             else:
-                assert 300 < use.sound_ms() < 5000
+                assert use.sound_ms() > 300  # at its own pace, not at once
             use.tablet_is_set_up_again()
             if "--graphicscontroller virtio" in machine.settings:
                 width, height = SCREENS[host.name]

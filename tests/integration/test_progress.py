@@ -56,6 +56,7 @@ def test_detailed_lines(scene: Scene) -> None:
     lines = ran.out.splitlines()
     percents = [int(match[1]) for line in lines if (match := re.match(r"\s*(\d+)% ", line))]
     assert percents == sorted(percents)
+    assert len(percents) > 2
     assert percents[-1] == 100
     assert any("copying, round" in line and "sent" in line and "left" in line for line in lines)
 
