@@ -271,7 +271,7 @@ class Passthrough:
     def rename(self, old: str, new: str) -> None:
         self._change(needs_room=False)
         before, after = self._at(old), self._at(new)
-        kept = self._storage.keep(after) if after.is_file() and not after.is_symlink() else None
+        kept = self._storage.keep(after) if after.is_symlink() or after.is_file() else None
         before.rename(after)
 
         def back() -> None:
