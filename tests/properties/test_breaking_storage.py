@@ -20,7 +20,7 @@ from tests.properties.crash_cases import CASES, WORK, Action, Case, Ended, Seen,
 EVERYWHERE = os.environ.get("TELEPORT_STORAGE_FAULTS") == "full"
 SEED = int(os.environ.get("TELEPORT_STORAGE_SEED", "1"))
 SAID = Path("said")
-_STRIKES = 5  # of each case, where they are chosen
+_STRIKES = 3  # of each case, where they are chosen
 _FIRST = ("modifyvm", "snapshot take", "modifymedium --format")
 
 
