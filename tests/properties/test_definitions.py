@@ -33,6 +33,7 @@ LAUNCH = Launch(
     ram_fd=3,
     firmware=FirmwareFiles(code="/c", variables="/v"),
     tpm_fd=4,
+    tap_fds={number: 20 + number for number in range(1, 9)},
 )
 FILE = Path("/definition.toml")
 
