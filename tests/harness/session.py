@@ -40,9 +40,8 @@ def end() -> list[str]:
             with contextlib.suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 try:
-                    if pid in _marked(
-                        register
-                    ):  # the pid may be someone else's by now: looked at while the descriptor holds it
+                    # the pid may be someone else's by now: looked at while the descriptor holds it
+                    if pid in _marked(register):
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 finally:
                     os.close(descriptor)
@@ -50,7 +49,7 @@ def end() -> list[str]:
     for link in register.iterdir():
         if (folder := link.readlink()).exists():
             left.append(f"folder {folder}")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # whoever was to remove it may be at it
     shutil.rmtree(register)
     return list(dict.fromkeys(left))
 
