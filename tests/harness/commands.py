@@ -70,8 +70,11 @@ class Commands:
             if self._requests is None:
                 self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
+                    # no home's: the first command's test may have set its own, and a home that ends kills what is its
+                    environment = {name: value for name, value in os.environ.items() if name != "TELEPORT_HOME"}
                     self._server = subprocess.Popen(
                         [sys.executable, "-m", __name__, str(theirs.fileno())],
+                        env=environment,
                         pass_fds=[theirs.fileno()],
                         cwd=Path(__file__).resolve().parents[2],
                         stdin=subprocess.DEVNULL,
