@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -32,6 +33,7 @@ KEYCODES = {
     for i, c in enumerate(row)
 }
 KEYPAD = {"N": 77, "7": 79, "8": 80, "9": 81, "4": 83, "5": 84, "6": 85, "1": 87, "2": 88, "3": 89, "0": 90}
+XFREERDP = shutil.which("xfreerdp") or "xfreerdp3"  # so called in Debian 13
 SHOTS = Path(os.environ.get("TELEPORT_TEST_SHOTS", "/tmp/teleport-vrde-shots"))
 
 
@@ -245,7 +247,7 @@ def xfreerdp(
     password: str = "secret",
     host: str = "127.0.0.1",
 ) -> list[str]:
-    return ["xfreerdp", f"/v:{host}", f"/port:{port}", f"/u:{user}", f"/p:{password}", f"/sec:{security}", "/cert:ignore",
+    return [XFREERDP, f"/v:{host}", f"/port:{port}", f"/u:{user}", f"/p:{password}", f"/sec:{security}", "/cert:ignore",
             "/size:720x400", f"/bpp:{bpp}", *more]  # fmt: skip
 
 

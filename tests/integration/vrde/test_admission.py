@@ -14,7 +14,7 @@ import pytest
 from teleport.errors import BusyError, NotFoundError, UnreachableError, UsageError
 from teleport.machines.vrde import set_extradata
 from teleport.vrde.auth import password_hash
-from tests.integration.vrde.desk import Desk, at, rdesktop, settings, until, xfreerdp
+from tests.integration.vrde.desk import XFREERDP, Desk, at, rdesktop, settings, until, xfreerdp
 
 pytestmark = pytest.mark.qemu
 
@@ -64,7 +64,7 @@ def test_only_what_the_security_method_allows(short_folder):
         _, rdp = await desk.front(settings(vrdeproperty="Security/Method=rdp"), guest.vnc, name="rdp")
         new = desk.viewer(xfreerdp(rdp["port"], security="tls"))
         await until(lambda: new.process.poll() is not None, what="the refused viewer's end")
-        either = desk.viewer(["xfreerdp", f"/v:127.0.0.1:{rdp['port']}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
+        either = desk.viewer([XFREERDP, f"/v:127.0.0.1:{rdp['port']}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
         await either.x.shows_guest()
 
     asyncio.run(at(short_folder, body))
@@ -111,7 +111,7 @@ def test_the_first_free_port_is_bound_on_both_families(short_folder):
         taken.close()
         assert status["port"] == other
         assert status["addresses"] == ["::", "0.0.0.0"]
-        viewer = desk.viewer(["xfreerdp", "/v:[::1]", f"/port:{other}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
+        viewer = desk.viewer([XFREERDP, "/v:[::1]", f"/port:{other}", "/u:j", "/p:x", "/cert:ignore", "/size:720x400"])
         await viewer.x.shows_guest()
         assert "client [::1]:" in desk.front_log()
         with pytest.raises(BusyError, match=str(other)):
