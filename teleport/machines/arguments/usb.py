@@ -67,8 +67,8 @@ def has_sound(definition: Definition) -> bool:
 
 
 def records(definition: Definition) -> bool:
-    """Whether viewers' microphones are to reach the guest."""
-    return has_sound(definition) and definition.audio.input
+    """Whether viewers' microphones are to reach the guest: QEMU's sb16 (hw/audio/sb16.c) plays only."""
+    return has_sound(definition) and definition.audio.input and definition.audio.controller != "sb16"
 
 
 def sound_arguments(definition: Definition, launch: Launch) -> list[str]:

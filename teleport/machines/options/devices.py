@@ -57,7 +57,7 @@ OPTIONS = (
         SWITCH,
         "audio.input",
         label="Audio capture",
-        about="the guest records what a viewer says into its microphone (RDP)",
+        about="the guest records what an RDP viewer says into its microphone (sb16 plays only)",
         group=AUDIO,
         relevant=_has_sound,
         hardware=False,

@@ -11,6 +11,7 @@ from teleport.machines.adapters import Nic
 from teleport.machines.arguments import FirmwareFiles, Launch, qemu_arguments
 from teleport.machines.arguments.storage import ide_switches
 from teleport.machines.attached import media, owner_record_folder
+from teleport.machines.definition import Audio
 from teleport.model import GuestIdentity
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
 
@@ -93,6 +94,9 @@ def test_a_host_without_a_microphone_starts_the_same_card() -> None:
     without = qemu_arguments(case, replace(LAUNCH, microphone_socket=""))
     assert without == qemu_arguments(silent, LAUNCH)
     assert _after(without, "-device") == _after(qemu_arguments(case, LAUNCH), "-device")
+    for driver, card in (("none", "ac97"), ("null", "sb16")):
+        deaf = case.model_copy(update={"audio": Audio(driver=driver, controller=card, input=True)})
+        assert "-spice" not in qemu_arguments(deaf, LAUNCH)
 
 
 def test_ram_is_the_runners_memfd_or_qemus_own() -> None:
