@@ -31,7 +31,7 @@ from teleport.runner.guardian_client import GuardedQemu, GuardianClient
 from teleport.runner.ownership import host_identity
 
 ARRIVAL = "arrival-"  # the label of a QEMU that takes in a guest, before its epoch
-_AGENT_SOCKET, _CLIPBOARD_SOCKET, _MICROPHONE_SOCKET = "agent.sock", "clipboard.sock", "microphone.sock"
+_AGENT_SOCKET, _CLIPBOARD_SOCKET, _MICROPHONE_SOCKET = "agent.sock", "clipboard.sock", "mic.sock"
 _NO_MICROPHONE = (
     "warning: --audioin: the guest records silence, since this host's QEMU has no module for SPICE: "
     "run deploy/set-up (qemu-system-modules-spice), and start the VM anew"

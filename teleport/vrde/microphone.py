@@ -96,19 +96,18 @@ class Microphone:
     def allow(self, *, allowed: bool) -> None:
         """Whether anybody may be heard from now on."""
         self._allowed = allowed
-        self._choose()
+        self._settle()
 
     def joined(self, speaker: Speaker) -> None:
         """A viewer has come."""
         self._speakers.append(speaker)
-        self._again.set()
-        self._choose()
+        self._settle()
 
     def left(self, speaker: Speaker) -> None:
         """It has gone, or has no microphone after all."""
         if speaker in self._speakers:
             self._speakers.remove(speaker)
-            self._choose()
+            self._settle()
 
     def spoke(self, speaker: Speaker, samples: bytes) -> None:
         """What a viewer said: counts if it is the one that is listened to."""
@@ -120,11 +119,24 @@ class Microphone:
         elif self._writer.transport.get_write_buffer_size() < MOST_WAITING_BYTES:
             self._writer.write(samples)
 
+    @property
+    def _goal(self) -> Endpoint | None:
+        """Where to be connected: nowhere unless somebody may speak, so that another host's front doesn't wait for us in vain."""
+        return self.endpoint if self._speakers and self._allowed else None
+
+    def _settle(self) -> None:
+        """Speakers or rules are others now."""
+        self._choose()
+        if not self._goal:
+            self._break_off()
+        elif not self._writer:
+            self._again.set()
+
     async def run(self) -> None:
         """Serves until it is cancelled."""
         while True:
             self._again.clear()
-            endpoint = self.endpoint if self._speakers else None
+            endpoint = self._goal
             if endpoint:
                 try:
                     await self._serve(endpoint)
@@ -142,7 +154,7 @@ class Microphone:
     async def _serve(self, endpoint: Endpoint) -> None:
         reader, writer = await endpoint.dial()
         with contextlib.closing(writer):
-            if self.endpoint is not endpoint:
+            if self._goal is not endpoint:
                 return
             if isinstance(endpoint, TunnelEndpoint):
                 self._writer = writer
@@ -159,7 +171,7 @@ class Microphone:
             with contextlib.closing(record_writer):
                 async with asyncio.timeout(LINK_SECONDS):
                     await _link(record_reader, record_writer, Channel.RECORD, spice.session_of(message))
-                if self.endpoint is not endpoint:
+                if self._goal is not endpoint:
                     return
                 self._writer = record_writer
                 record = _Messages(record_reader, record_writer)
@@ -259,6 +271,7 @@ class _Messages:
 
 
 async def _pass_time(main: _Messages) -> None:
+    """Nothing that the main channel says matters, but it must be answered."""
     while True:
         await main.next()
 

@@ -19,11 +19,14 @@ class SpiceServer:
         self.linked = asyncio.Event()
         self.channels: list[int] = []
         self._record: asyncio.StreamWriter | None = None
+        self._records = False
 
-    def records(self, rate_hz: int = 48000) -> None:
-        self._send(101, struct.pack("<IHI", 2, 1, rate_hz))
+    def records(self) -> None:
+        self._records = True
+        self._send(101, struct.pack("<IHI", 2, 1, 48000))
 
     def ceases(self) -> None:
+        self._records = False
         self._send(102, b"")
 
     def pings(self) -> None:
@@ -64,6 +67,8 @@ class SpiceServer:
             return
         self._record = writer
         self.linked.set()
+        if self._records:
+            self.records()
         while True:
             kind, size = struct.unpack("<HI", await reader.readexactly(6))
             body = await reader.readexactly(size)
