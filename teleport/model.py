@@ -323,9 +323,10 @@ class Outcome:
     migrate_ms: float = 0.0
 
 
-# Before the endpoints of the guest's agents, which stand behind those of the guest's screens.
+# Before the endpoints of what else the guest has for its viewers, which stand behind those of the guest's screens.
 AGENT_MARK = "agent@"  # qemu-guest-agent
 CLIPBOARD_MARK = "clipboard@"  # spice-vdagent
+MICROPHONE_MARK = "microphone@"  # the way into its sound card
 
 
 @dataclass(frozen=True)
@@ -334,7 +335,7 @@ class DisplayOrder:
 
     `folder` (mode 0700) is its own, `keys` keeps certificates; `settings` are the definition's as
     `teleport.machines.vrde.to_dict` writes them; `screens` are endpoints of VNC servers, one a screen,
-    then (after `AGENT_MARK` and `CLIPBOARD_MARK`) those of the guest's agents, if the VM has them.
+    then (after `AGENT_MARK`, `CLIPBOARD_MARK`, `MICROPHONE_MARK`) those of the guest's agents and sound card, if the VM has them.
     """
 
     vm_name: str

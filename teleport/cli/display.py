@@ -18,7 +18,7 @@ from teleport.machines import display_note
 from teleport.machines.definition import Definition
 from teleport.machines.preferences import with_defaults
 from teleport.machines.store import StoredVm, VmPaths
-from teleport.machines.vrde import VrdeSettings, limit_of, to_dict
+from teleport.machines.vrde import VrdeSettings, to_dict
 
 _EVERYWHERE = ("", "::", "0.0.0.0")
 
@@ -38,12 +38,6 @@ def tell_display(vm: StoredVm, wanted: Definition, *, again: bool = False) -> No
     with connect(vm) as control:
         answer = json.loads(control.execute("vrde", json.dumps(to_dict(wanted.vrde))))
     say_where(answer, port_too=again or _place(wanted.vrde) != _place(vm.definition.vrde))
-
-
-def tell_limit(settings: VrdeSettings, name: str) -> None:
-    """Says what a property that was set (`name`, or `name=value`, or its key of extradata) does not do."""
-    if limit := limit_of(settings, name.partition("=")[0]):
-        click.echo(f"teleport: warning: {limit}", err=True)
 
 
 def _place(settings: VrdeSettings) -> tuple[bool, str, str]:

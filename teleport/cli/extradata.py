@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from teleport.cli.display import tell_display, tell_limit
+from teleport.cli.display import tell_display
 from teleport.cli.grammar import Verb, vm_argument
 from teleport.cli.home import store
 from teleport.machines import preferences, vrde
@@ -44,8 +44,7 @@ def setextradata(*, vm: str, key: str, value: str) -> None:
         return
     found = home.find(vm)
     tell_display(found, _with(found.definition, key, value))
-    changed = home.edit(found, lambda definition: _with(definition, key, value))
-    tell_limit(changed.vrde, key)
+    home.edit(found, lambda definition: _with(definition, key, value))
 
 
 @click.command("getextradata", cls=Verb)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import click
 
-from teleport.cli.display import tell_display, tell_limit
+from teleport.cli.display import tell_display
 from teleport.cli.grammar import Verb, WordsOption, uses, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import keeps_saved_state, require_at_rest, require_changeable
@@ -68,9 +68,6 @@ def command(ctx: click.Context, vm: str) -> None:
     kept = changed.teleporter.password or changed.teleporter.password_file
     if kept and any(use.option.name.startswith("teleporterpassword") for use in wanted):
         _warn("no source is asked for the teleporter's password yet: whoever reaches the port may teleport here")
-    for use in wanted:
-        if use.option.name == "vrdeproperty":
-            tell_limit(changed.vrde, use.words[0])
     if any(use.option.name == "cpuid-set" for use in wanted):
         _say_what_qemu_decides(changed)
 

@@ -127,11 +127,13 @@ class Cpu(Part):
 
 
 class Audio(Part):
-    """A sound card. `driver` null: the guest has one, and this host plays nothing of it. `output`: viewers hear it."""
+    """A sound card. `driver` null: the guest has one, and this host plays nothing of it. `output`: viewers hear it;
+    `input`: it hears them."""
 
     driver: AudioDriver = "none"
     controller: AudioController = "ac97"
     output: bool = True
+    input: bool = False
 
 
 class Usb(Part):

@@ -106,12 +106,6 @@ def _known(settings: VrdeSettings) -> Mapping[str, Property]:
     return display_extensions.properties_of(settings.extension) if known is None else known
 
 
-def limit_of(settings: VrdeSettings, name: str) -> str:
-    """What a property does not do, whatever its value; "" when there is nothing to say. `name` may be of the 3.2 spelling."""
-    found = known_property(name.removeprefix(EXTRADATA_FEATURE), _known(settings))
-    return found.limit if found else ""
-
-
 def set_property(settings: VrdeSettings, name: str, value: str, known: Mapping[str, Property] | None = None) -> VrdeSettings:
     """`--vrdeproperty NAME=VALUE`. `known` are the extension's properties (default: what it says itself); an empty value
     removes the property. Raises UsageError for names it doesn't know and values it doesn't take."""

@@ -22,13 +22,11 @@ class SecurityMethod(Enum):
 
 @dataclass(frozen=True)
 class Property:
-    """One property that an extension knows. `check` returns the value in its canonical form or raises UsageError(what, why); `limit` is
-    said to whoever sets it: what it does not do, whatever the value."""
+    """One property that an extension knows. `check` returns the value in its canonical form or raises UsageError(what, why)."""
 
     name: str
     meaning: str
     check: Callable[[str, str], str]
-    limit: str = ""
 
 
 def parse_ports(text: str, what: str = "--vrdeport") -> tuple[int, ...]:
@@ -114,15 +112,12 @@ _TLS = (
     Property("Security/ServerCertificate", "PEM file with the server's certificate", check_path),
     Property("Security/ServerPrivateKey", "PEM file with the server's private key", check_path),
 )
-_NO_MICROPHONE = (
-    "a viewer's microphone never reaches the guest, with this property or without it: QEMU's VNC brings sound out only"
-)
 RDP_PROPERTIES = _properties(
     *_COMMON,
     *_TLS,
     Property("Client/DisableUSB", "1: no remote USB", _on_or_empty),
     Property("Client/DisableAudio", "1: no sound", _on_or_empty),
-    Property("Client/DisableUpstreamAudio", "1: no microphone", _on_or_empty, limit=_NO_MICROPHONE),
+    Property("Client/DisableUpstreamAudio", "1: no microphone", _on_or_empty),
     Property("Security/Method", "negotiate, rdp or tls", _method),
 )
 VNC_PROPERTIES = _properties(*_COMMON, Property("VNCPassword", "VNC's own password, at most 8 bytes", _vnc_password))

@@ -93,6 +93,7 @@ class Agent:
             home=self.options.home,
             runtime=self.runtime,
             accelerator=accelerator,
+            say=self.say,
         )
         self.record = record_at(self.launcher.record_folder, self.launcher.owner(""))
         prune(self.options.paths.journal)

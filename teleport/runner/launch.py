@@ -5,10 +5,12 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from teleport.host.audio import has_microphone
 from teleport.host.guest import QmpGuest
 from teleport.host.process import find_qemu
 from teleport.host.swtpm import Swtpm, find_swtpm, start_swtpm
@@ -18,17 +20,22 @@ from teleport.machines.arguments import Launch, qemu_arguments
 from teleport.machines.arguments.network import taps, unplugged
 from teleport.machines.arguments.screens import screen_count
 from teleport.machines.arguments.storage import secret_id
+from teleport.machines.arguments.usb import records
 from teleport.machines.attached import Medium, media, owner_record_folder
 from teleport.machines.definition import Definition
 from teleport.machines.firmware import firmware_files
 from teleport.machines.passwords import password_descriptor
 from teleport.machines.store import VmPaths
-from teleport.model import AGENT_MARK, CLIPBOARD_MARK, GuestIdentity, Owner, QemuProcess
+from teleport.model import AGENT_MARK, CLIPBOARD_MARK, MICROPHONE_MARK, GuestIdentity, Owner, QemuProcess
 from teleport.runner.guardian_client import GuardedQemu, GuardianClient
 from teleport.runner.ownership import host_identity
 
 ARRIVAL = "arrival-"  # the label of a QEMU that takes in a guest, before its epoch
-_AGENT_SOCKET, _CLIPBOARD_SOCKET = "agent.sock", "clipboard.sock"
+_AGENT_SOCKET, _CLIPBOARD_SOCKET, _MICROPHONE_SOCKET = "agent.sock", "clipboard.sock", "mic.sock"
+_NO_MICROPHONE = (
+    "warning: --audioin: the guest records silence, since this host's QEMU has no module for SPICE: "
+    "run deploy/set-up (qemu-system-modules-spice), and start the VM anew"
+)
 _TPM = "tpm"  # the descriptor of its control channel
 
 
@@ -56,6 +63,7 @@ class Launcher:
         home: Path,
         runtime: Path,
         accelerator: Literal["kvm", "tcg"],
+        say: Callable[[str], None],
     ) -> None:
         self.definition = definition
         self.paths = paths
@@ -63,6 +71,7 @@ class Launcher:
         self._guardian = guardian
         self._home = home
         self._accelerator = accelerator
+        self._say = say
 
     @property
     def record_folder(self) -> Path | None:
@@ -117,6 +126,7 @@ class Launcher:
                 vnc_sockets=self._vnc_sockets(folder),
                 agent_socket=str(folder / _AGENT_SOCKET),
                 clipboard_socket=str(folder / _CLIPBOARD_SOCKET),
+                microphone_socket=await self._microphone_socket(qemu, folder),
                 tpm_fd=f"{{fd:{_TPM}}}",
                 tap_fds={tap.number: f"{{fd:{tap.name}}}" for tap in taps(self.definition)},
                 secret_files={each.node: f"/proc/self/fd/{{fd:{secret_id(each.node)}}}" for each in self._with_password()},
@@ -152,6 +162,14 @@ class Launcher:
         arriving = state if incoming else None
         return Launched(process=process, folder=folder, stderr=stderr, ram_fd=own_fd, tpm=tpm, tpm_state=arriving)
 
+    async def _microphone_socket(self, qemu: str, folder: Path) -> str:
+        if not records(self.definition):
+            return ""
+        if not await asyncio.to_thread(has_microphone, qemu):
+            self._say(_NO_MICROPHONE)
+            return ""
+        return str(folder / _MICROPHONE_SOCKET)
+
     def require_tpm(self) -> None:
         """Before this VM starts a guest of its own: its TPM is here. Raises StateError, HypervisorError."""
         if self.definition.machine.tpm != "none":
@@ -186,14 +204,23 @@ class Launcher:
         )
 
     def screens(self, launched: Launched) -> tuple[str, ...]:
-        """Where this QEMU serves the guest's screens, as the display's front wants to know it, and the channels of the guest's agents;
-        () without graphics."""
+        """Where this QEMU serves the guest's screens, as the display's front wants to know it, the channels of the guest's agents, and the
+        way into its sound card; () without graphics."""
         screens = tuple(f"unix:{path}" for path in self._vnc_sockets(launched.folder))
         channels = (
             f"{AGENT_MARK}unix:{launched.folder / _AGENT_SOCKET}",
             f"{CLIPBOARD_MARK}unix:{launched.folder / _CLIPBOARD_SOCKET}",
         )
-        return (*screens, *(channels if self.definition.machine.guest_agent else ())) if screens else ()
+        microphone = f"{MICROPHONE_MARK}unix:{launched.folder / _MICROPHONE_SOCKET}"
+        return (
+            (
+                *screens,
+                *(channels if self.definition.machine.guest_agent else ()),
+                *([microphone] if "-spice" in launched.process.argv else ()),
+            )
+            if screens
+            else ()
+        )
 
     def _vnc_sockets(self, folder: Path) -> tuple[str, ...]:
         return tuple(str(folder / f"vnc{number}") for number in range(1, screen_count(self.definition) + 1))

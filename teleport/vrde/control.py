@@ -10,13 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from teleport import errors
 from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings, to_dict
-from teleport.vrde.endpoint import AGENT, CLIPBOARD
+from teleport.vrde.endpoint import CHANNELS
 from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 
 START_SECONDS = 30
@@ -57,9 +57,10 @@ class FrontClient:
         """pid, port, addresses, screens, sessions, details."""
         return await self.ask("status")
 
-    async def retarget(self, screens: Sequence[str], agent: str = "", clipboard: str = "") -> int:
-        """The guest runs elsewhere: call it once it runs there, never before. Returns how many viewers were switched."""
-        answer = await self.ask("retarget", screens=list(screens), agent=agent, clipboard=clipboard)
+    async def retarget(self, screens: Sequence[str], channels: Mapping[str, str] | None = None) -> int:
+        """The guest runs elsewhere, its channels (by the names of `endpoint.CHANNELS`, as far as there are any) too: call it once it runs
+        there, never before. Returns how many viewers were switched."""
+        answer = await self.ask("retarget", screens=list(screens), **(channels or {}))
         return int(str(answer["switched"]))
 
     async def update(self, settings: VrdeSettings) -> None:
@@ -71,17 +72,13 @@ class FrontClient:
         noVNC; the first call chooses where it listens."""
         return await self.ask("console", address=address, port=port, screen=screen)
 
-    async def tunnel(self, *, address: str, port: int = 0) -> tuple[tuple[str, ...], str, str]:
-        """Opens (or finds) the tunnel for another host's front: an endpoint a screen, the guest's agent's and its clipboard's ("": it has
-        none), with `address` as their host; what the other side passes to `retarget`. They hold a secret: only over an authenticated
-        channel."""
+    async def tunnel(self, *, address: str, port: int = 0) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Opens (or finds) the tunnel for another host's front: an endpoint a screen, and those of the guest's channels by their names,
+        with `address` as their host; what the other side passes to `retarget`. They hold a secret: only over an authenticated channel."""
         opened = await self.ask("tunnel", address=address, port=port)
         place = f"tunnel:{address}:{opened['port']}:{opened['fingerprint']}:{opened['ticket']}"
         screens = tuple(f"{place}:{screen}" for screen in range(1, int(str(opened["screens"])) + 1))
-        agent, clipboard = (
-            f"{place}:{number}" if opened[name] else "" for name, number in (("agent", AGENT), ("clipboard", CLIPBOARD))
-        )
-        return screens, agent, clipboard
+        return screens, {name: f"{place}:{number}" for name, number in CHANNELS.items() if opened.get(name)}
 
     async def usb(self, seen: int) -> Json:
         """What viewers share: `generation` and `devices`, once that is another than `seen`, or after ten seconds."""

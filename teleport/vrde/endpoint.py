@@ -13,7 +13,9 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BUFFER_BYTES = 1 << 20
 DIAL_SECONDS = 5
 TICKET_BYTES = 32
-AGENT, CLIPBOARD = 0, 254  # instead of a screen's number: the guest's agent, its clipboard (see `clipboard_link`)
+# instead of a screen's number: the guest's agent, its clipboard (see `clipboard_link`), what it records (see `microphone`)
+AGENT, CLIPBOARD, MICROPHONE = 0, 254, 253
+CHANNELS = {"agent": AGENT, "clipboard": CLIPBOARD, "microphone": MICROPHONE}  # by their names in a front's config and commands
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class UnixEndpoint:
 class TunnelEndpoint:
     """A VNC server behind a tunnel on another host: TLS to `host`:`port`, whose certificate has this SHA-256 `fingerprint` (hex),
     opened by `ticket` (64 hex digits), both learnt over the agents' authenticated channel. `screen` counts from 1;
-    `AGENT` and `CLIPBOARD` stand for the guest's agents."""
+    `AGENT` and `CLIPBOARD` stand for the guest's agents, `MICROPHONE` for what it records."""
 
     host: str
     port: int

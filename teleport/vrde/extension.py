@@ -17,6 +17,7 @@ from teleport.machines.vrde import VrdeSettings
 from teleport.machines.vrde_properties import Property
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.login import Authenticator
+from teleport.vrde.microphone import Microphone
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
 from teleport.vrde.throttle import Throttle
@@ -38,8 +39,8 @@ class Context:
     `folder` is of mode 0700 and the front's own (sockets, logs), `keys` keeps certificates over restarts. Viewers are put on `screens`
     (RFB, one relay a screen), which the front switches when the guest moves, `admit`ted through `sessions` (several or one, taking
     over), and decided over by `throttle.decide` with `authenticator`, which slows down who guesses. `note` writes one line to the
-    VM's log (refusals; never a password). `usb` takes the devices that viewers share, and `clipboard` what they copy, where the
-    extension can let them in.
+    VM's log (refusals; never a password). `usb` takes the devices that viewers share, `clipboard` what they copy, and `microphone`
+    what they say, where the extension can let them in.
     """
 
     vm_name: str
@@ -53,6 +54,7 @@ class Context:
     note: Callable[[str], None]
     usb: UsbDevices | None = None
     clipboard: ClipboardLink | None = None
+    microphone: Microphone | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
 

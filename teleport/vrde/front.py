@@ -19,7 +19,7 @@
     {"do": "usb-told", "name": …, "text": …} → {"ok": true}
     {"do": "stop", "reason": …}              → {"ok": true}, and the process ends
 
-Beside each "agent" stands "clipboard", likewise.
+Beside each "agent" stand "clipboard" and "microphone", likewise.
 
 A front whose guest's VNC answers nobody for `ORPHAN_SECONDS`, and whom nobody retargets, ends by itself.
 """
@@ -45,6 +45,7 @@ from teleport.vrde.endpoint import Endpoint, TunnelEndpoint, from_text
 from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 from teleport.vrde.gates import Gates
 from teleport.vrde.guest_agent import GuestAgent
+from teleport.vrde.microphone import Microphone
 from teleport.vrde.screens import Screens
 from teleport.vrde.sessions import Sessions
 from teleport.vrde.streams import first_to_end
@@ -77,6 +78,9 @@ class Front:
             raise UsageError("the remote display", problem)
         folder = Path(config.folder)
         self._clipboard = ClipboardLink(from_text(config.clipboard) if config.clipboard else None, Gates.of(config.settings))
+        self._microphone = Microphone(
+            from_text(config.microphone) if config.microphone else None, allowed=Gates.of(config.settings).microphone
+        )
         self._usb = UsbDevices(folder, _note, allowed=not config.settings.is_disabled("USB"))
         self._context = extension.Context(
             vm_name=config.vm_name,
@@ -90,6 +94,7 @@ class Front:
             note=_note,
             usb=self._usb,
             clipboard=self._clipboard,
+            microphone=self._microphone,
             details=config.details,
         )
         self._server = found.serve(self._context)
@@ -110,7 +115,7 @@ class Front:
 
     async def serve(self) -> None:
         """Returns when it is told to stop, or nobody is left to serve."""
-        await first_to_end(self._done.wait(), self._watch(), self._clipboard.run())
+        await first_to_end(self._done.wait(), self._watch(), self._clipboard.run(), self._microphone.run())
 
     async def stop(self) -> None:
         """Frees everything."""
@@ -139,6 +144,7 @@ class Front:
             "screens": [str(each) for each in self._screens.endpoints],
             "agent": str(self._guest.endpoint or ""),
             "clipboard": str(self._clipboard.endpoint or ""),
+            "microphone": str(self._microphone.endpoint or ""),
             "sessions": [asdict(each) for each in self._sessions.all()],
             "details": {**self._server.details(), **({"limit": limit} if (limit := auth.limit(self._settings)) else {})},
         }
@@ -196,7 +202,7 @@ class Front:
         if not isinstance(texts, list) or not texts:
             raise UsageError("the display's front", "retarget needs the guest's screens")
         screens: tuple[Endpoint, ...] = tuple(from_text(str(each)) for each in texts)
-        agent, clipboard = (str(request.get(name, "")) for name in ("agent", "clipboard"))
+        agent, clipboard, microphone = (str(request.get(name, "")) for name in ("agent", "clipboard", "microphone"))
         began = time.monotonic()
         switched = await self._screens.retarget(screens)
         self._open_log()
@@ -204,6 +210,7 @@ class Front:
         await self._usb.retarget(screens[0] if isinstance(screens[0], TunnelEndpoint) else None)
         self._guest.endpoint = from_text(agent) if agent else None
         self._clipboard.retarget(from_text(clipboard) if clipboard else None)
+        self._microphone.retarget(from_text(microphone) if microphone else None)
         log.info(
             "VRDE: the guest is at %s now; %d viewers switched in %.0f ms",
             screens[0],
@@ -232,6 +239,7 @@ class Front:
         await self._server.update(settings)
         self._screens.update(settings)
         self._clipboard.allow(Gates.of(settings))
+        self._microphone.allow(allowed=Gates.of(settings).microphone)
         self._sessions.settings = settings
         self._authenticator.current = authenticator
         self._settings = settings

@@ -16,8 +16,9 @@ Json = dict[str, object]
 
 @dataclass(frozen=True)
 class FrontConfig:
-    """What a front is started with. `screens`, `agent` and `clipboard` are endpoints as text (`teleport.vrde.endpoint`), `keys` a folder
-    that keeps certificates over restarts (default: the front's own); `agent` and `clipboard` are "" for a VM without those channels."""
+    """What a front is started with. `screens`, `agent`, `clipboard` and `microphone` are endpoints as text
+    (`teleport.vrde.endpoint`; the latter three "" for a VM without such channels), `keys` a folder that keeps certificates over restarts
+    (default: the front's own)."""
 
     vm_name: str
     folder: str
@@ -25,6 +26,7 @@ class FrontConfig:
     screens: tuple[str, ...]
     agent: str = ""
     clipboard: str = ""
+    microphone: str = ""
     keys: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 

@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from teleport.machines.vrde import from_dict
-from teleport.model import AGENT_MARK, CLIPBOARD_MARK, DisplayOrder, DisplayStatus, SharedUsb
+from teleport.model import AGENT_MARK, CLIPBOARD_MARK, MICROPHONE_MARK, DisplayOrder, DisplayStatus, SharedUsb
 from teleport.ports import DisplayFront
 from teleport.vrde import control, endpoint
 from teleport.vrde.front_config import FrontConfig, Json
 
+_MARKS = {"agent": AGENT_MARK, "clipboard": CLIPBOARD_MARK, "microphone": MICROPHONE_MARK}  # by `endpoint.CHANNELS`' names
+
 
 def _status(answer: Json) -> DisplayStatus:
     addresses, screens, sessions, details = (answer.get(name) for name in ("addresses", "screens", "sessions", "details"))
-    marks = (("agent", AGENT_MARK), ("clipboard", CLIPBOARD_MARK))
-    channels = [f"{mark}{answer[name]}" for name, mark in marks if answer.get(name)]
+    channels = _marked({name: str(answer.get(name) or "") for name in _MARKS})
     return DisplayStatus(
         port=int(str(answer["port"])),
         addresses=tuple(map(str, addresses)) if isinstance(addresses, list) else (),
@@ -28,19 +29,18 @@ def _status(answer: Json) -> DisplayStatus:
     )
 
 
-def _apart(endpoints: Sequence[str]) -> tuple[list[str], str, str]:
-    """The screens, the guest's agent and its clipboard ("": none)."""
-    agent, clipboard = (
-        next((each.removeprefix(mark) for each in endpoints if each.startswith(mark)), "")
-        for mark in (AGENT_MARK, CLIPBOARD_MARK)
-    )
-    return [each for each in endpoints if not each.startswith((AGENT_MARK, CLIPBOARD_MARK))], agent, clipboard
+def _marked(channels: Mapping[str, str]) -> list[str]:
+    return [f"{mark}{channels[name]}" for name, mark in _MARKS.items() if channels.get(name)]
+
+
+def _apart(endpoints: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The screens, and the guest's channels by their names, as far as there are any."""
+    channels = {name: each.removeprefix(mark) for name, mark in _MARKS.items() for each in endpoints if each.startswith(mark)}
+    return [each for each in endpoints if not each.startswith(tuple(_MARKS.values()))], channels
 
 
 def reachable_at(host: str, text: str) -> str:
-    """An endpoint that another host named ("": none), with the name under which that host is known here."""
-    if not text:
-        return ""
+    """An endpoint that another host named, with the name under which that host is known here."""
     known = endpoint.from_text(text)
     return endpoint.to_text(replace(known, host=host) if host and isinstance(known, endpoint.TunnelEndpoint) else known)
 
@@ -62,9 +62,9 @@ class Front:
 
     async def retarget(self, screens: Sequence[str], *, host: str = "") -> int:
         """See teleport.ports.DisplayFront."""
-        shown, agent, clipboard = _apart(screens)
+        shown, channels = _apart(screens)
         return await self._client.retarget(
-            [reachable_at(host, each) for each in shown], reachable_at(host, agent), reachable_at(host, clipboard)
+            [reachable_at(host, each) for each in shown], {name: reachable_at(host, each) for name, each in channels.items()}
         )
 
     async def update(self, settings: Mapping[str, object]) -> None:
@@ -73,9 +73,8 @@ class Front:
 
     async def tunnel(self, address: str) -> tuple[str, ...]:
         """See teleport.ports.DisplayFront."""
-        screens, agent, clipboard = await self._client.tunnel(address=address)
-        marked = ((AGENT_MARK, agent), (CLIPBOARD_MARK, clipboard))
-        return (*screens, *(f"{mark}{place}" for mark, place in marked if place))
+        screens, channels = await self._client.tunnel(address=address)
+        return (*screens, *_marked(channels))
 
     async def console(self, *, address: str, port: int, screen: int) -> Mapping[str, str]:
         """See teleport.ports.DisplayFront."""
@@ -103,16 +102,17 @@ class Fronts:
 
     async def start(self, order: DisplayOrder) -> DisplayFront:
         """See teleport.ports.DisplayFronts."""
-        screens, agent, clipboard = _apart(order.screens)
+        screens, channels = _apart(order.screens)
         await control.start(
             FrontConfig(
                 vm_name=order.vm_name,
                 folder=order.folder,
                 settings=from_dict(order.settings),
                 screens=tuple(screens),
-                agent=agent,
-                clipboard=clipboard,
                 keys=order.keys,
+                agent=channels.get("agent", ""),
+                clipboard=channels.get("clipboard", ""),
+                microphone=channels.get("microphone", ""),
             )
         )
         return Front(order.folder)

@@ -16,6 +16,7 @@ class Gates:
     clipboard_in: bool = True
     clipboard_out: bool = True
     audio: bool = True
+    microphone: bool = True
     quality: Quality | None = None
 
     @classmethod
@@ -28,6 +29,7 @@ class Gates:
             clipboard_in=mode in (ClipboardMode.BIDIRECTIONAL, ClipboardMode.HOST_TO_GUEST),
             clipboard_out=mode in (ClipboardMode.BIDIRECTIONAL, ClipboardMode.GUEST_TO_HOST),
             audio=not settings.is_disabled("Audio"),
+            microphone=not settings.is_disabled("UpstreamAudio"),
             quality=Quality.of(settings.video_quality) if settings.video_channel else None,
         )
 

@@ -5,6 +5,7 @@
     viewer ─▶ front (stays on the source's host) ═ TLS 1.3, certificate by fingerprint ═▶ tunnel (target's front) ─▶ QEMU's VNC
                                                    ticket (32 bytes), screen (1 byte), then RFB
                                                    (screen 0: the guest's agent, then its JSON;
+                                                    253: what it records, see `microphone`;
                                                     254: its clipboard, then spice-vdagent's protocol;
                                                     255: a USB device that is shared there, see `usb_frames`)
 
@@ -22,7 +23,7 @@ import ssl
 
 from teleport.errors import BusyError, TeleportError
 from teleport.vrde import certificate
-from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, CLIPBOARD, TICKET_BYTES, Endpoint
+from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, CLIPBOARD, MICROPHONE, TICKET_BYTES, Endpoint
 from teleport.vrde.extension import Context
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.streams import first_to_end, peer_of, pipe
@@ -68,6 +69,7 @@ class Tunnel:
             "screens": len(self._context.screens),
             "agent": self._agent.endpoint is not None,
             "clipboard": bool(self._context.clipboard and self._context.clipboard.endpoint),
+            "microphone": bool(self._context.microphone and self._context.microphone.endpoint),
         }
 
     @property
@@ -110,6 +112,9 @@ class Tunnel:
                 return
             if known and shown[-1] == CLIPBOARD and self._context.clipboard:
                 await self._context.clipboard.serve_front(reader, writer)
+                return
+            if known and shown[-1] == MICROPHONE and self._context.microphone:
+                await self._context.microphone.serve_front(reader, writer)
                 return
             if not known or endpoint is None:
                 self._context.note(f"tunnel: {client} refused: wrong ticket")

@@ -86,6 +86,11 @@ class Pair:
         rows = [line.split() for line in Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]]
         return {row[1] for row in rows if row[3] == "01" and int(row[2].rpartition(":")[2], 16) == port}
 
+    def would_hear(self, process: int) -> bool:
+        """Whether a front is connected to where a guest takes in sound (SPICE's two channels), in the network of that process."""
+        rows = [line.split() for line in Path(f"/proc/{process}/net/unix").read_text().splitlines()[1:]]
+        return sum(1 for row in rows if row[5] == "03" and row[-1].endswith("/mic.sock")) == 2
+
     def logs(self) -> str:
         return "\n".join(home.logs() for home in self.homes)
 
@@ -301,11 +306,13 @@ def _is_heard_through_the_tunnel(speaker: Recorder, near: Host) -> None:
 
 
 def test_between_hosts_viewers_stay_until_the_display_is_to_move_too(speaker: Recorder) -> None:
-    """Two network namespaces are the hosts, by IPv4 there and by IPv6 back. The viewer who stays hears the guest too."""
+    """Two network namespaces are the hosts, by IPv4 there and by IPv6 back. The viewer who stays hears the guest, and it would hear the
+    viewer (that it does: tests/integration/vrde/test_microphone.py)."""
     with Cable() as cable, ended(Pair(cable.near.enter, cable.far.enter, program=AC97)) as pair:
-        port = pair.start("--audio", "null", "--audiocontroller", "ac97")
+        port = pair.start("--audio", "null", "--audiocontroller", "ac97", "--audioin", "on")
         near, far = pair.here, pair.there
-        viewer = pair.view(*cable.near.enter, *xfreerdp(port, "/sound:sys:pulse"))
+        viewer = pair.view(*cable.near.enter, *xfreerdp(port, "/sound:sys:pulse", "/microphone:sys:pulse"))
+        until(lambda: pair.would_hear(cable.near.pid), "no front at the guest's microphone")
         connections = pair.connections(port, cable.near.pid)
         assert len(connections) == 1
         (front,) = pair.fronts()
@@ -317,6 +324,7 @@ def test_between_hosts_viewers_stay_until_the_display_is_to_move_too(speaker: Re
         assert not near.home.qemus()
         pair.swap()
         _is_heard_through_the_tunnel(speaker, near)
+        until(lambda: pair.would_hear(cable.far.pid), "no front at the microphone of the guest that has moved")
         other = pair.view(*cable.far.enter, *xfreerdp(theirs, host="[::1]"))  # and at the target's own port too
         assert pair.connections(port, cable.near.pid) == connections
         assert pair.vrde()["vrdeaddress"] == "::1"

@@ -1,5 +1,5 @@
-"""What comes beside the picture (sound, clipboard, shared devices): garbage ends in a message, in the parser's own error, or in the end of
-that one connection; memory stays bounded, and who else is connected notices nothing.
+"""What comes beside the picture (sound, microphone, clipboard, shared devices): garbage ends in a message, in the parser's own error, or in
+the end of that one connection; memory stays bounded, and who else is connected notices nothing.
 
 Longer and with new examples: `HYPOTHESIS_PROFILE=search deploy/test tests/properties`.
 """
@@ -16,13 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from teleport.errors import ProtocolError
-from teleport.vrde import companion, rfb, vdagent
+from teleport.vrde import companion, rfb, spice, vdagent
 from teleport.vrde.auth import Simple
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.endpoint import UnixEndpoint
 from teleport.vrde.gates import Gates
 from teleport.vrde.login import Login, Verdict
+from teleport.vrde.microphone import Microphone
 from teleport.vrde.rdp import channels
+from teleport.vrde.rdp.audio_input import OUT_RATE_HZ, AudioInput
 from teleport.vrde.rdp.link import read_pdu
 from teleport.vrde.rdp.pdu import RdpError
 from teleport.vrde.rdp.sound import BLOCK_BYTES, Sound
@@ -155,6 +157,63 @@ def test_sound_as_qemu_sends_it(parts):
             assert reader._needed <= max(rfb.MOST_TEXT_BYTES, 6 * 65535, 5 * rfb.MOST_PIXELS)
 
 
+# ---------------------------------------------------------------------- microphones
+input_formats = st.builds(
+    lambda rate, more: struct.pack("<HHIIHHH", 1, 2, rate, 4 * rate, 4, 16, len(more)) + more,
+    st.sampled_from([44100, 48000, 8000]), st.binary(max_size=9),
+)  # fmt: skip
+input_pdus = st.lists(
+    st.one_of(
+        st.binary(max_size=60),
+        st.builds(lambda kind, body: bytes((kind,)) + body, st.integers(0, 9), st.binary(max_size=80)),
+        st.builds(lambda given: struct.pack("<BII", 2, len(given), 0) + b"".join(given), st.lists(input_formats, max_size=4)),
+        st.builds(lambda number: struct.pack("<BI", 7, number), st.integers(0, 3)),
+    ),
+    max_size=10,
+)
+
+
+@given(input_pdus)
+def test_a_viewers_microphone_pdus(pdus):
+    microphone = AudioInput()
+    with contextlib.suppress(RdpError):
+        for pdu in pdus:
+            assert sum(map(len, microphone.received(pdu))) < 100
+            assert len(microphone.taken()) <= len(pdu) * OUT_RATE_HZ / 44100 + 8
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.builds(
+                lambda kind, body: struct.pack("<HI", kind, len(body)) + body,
+                st.sampled_from([3, 4, 101, 102, 103]), st.binary(max_size=20),
+            ),
+            st.builds(lambda kind, size: struct.pack("<HI", kind, size), st.integers(0, 200), sizes),
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_what_a_spice_server_sends(parts):
+    reader, manners = rfb.MessageReader(spice.message), spice.Manners()
+    with contextlib.suppress(spice.SpiceError):
+        for part in parts:
+            for each in reader.feed(part):
+                assert len(manners.answer(each)) <= 30
+                spice.begin(each)
+            assert reader._needed <= spice.MOST_MESSAGE_BYTES
+
+
+@given(st.binary(max_size=40), st.binary(max_size=300))
+def test_links_with_a_spice_server(head, reply):
+    for each in (head.ljust(16, b"\0")[:16], b"REDQ\2\0\0\0" + head.ljust(8, b"\0")[:8]):
+        with contextlib.suppress(spice.SpiceError):
+            assert spice.reply_bytes(each) < 5000
+    with contextlib.suppress(spice.SpiceError):
+        spice.ticket(bytes(4) + reply.ljust(162, b"\0"))
+
+
 # ---------------------------------------------------------------------- xrdp's side door, whole sessions
 blocks = st.one_of(
     st.binary(max_size=60),
@@ -166,8 +225,14 @@ blocks = st.one_of(
         + data,
         st.integers(0, 3), st.integers(0, 3), sizes, st.binary(max_size=100),
     ),
+    st.builds(
+        lambda kind, numbers, data: struct.pack("<IIII", 0, 16 + len(data) + 4 * len(numbers), kind, 8 + len(data) + 4 * len(numbers))
+        + struct.pack(f"<{len(numbers)}I", *numbers)
+        + data,
+        st.sampled_from([13, 15, 17, 19]), st.lists(st.one_of(st.integers(0, 2), sizes), max_size=3), st.binary(max_size=60),
+    ),
 )  # fmt: skip
-SETUP_BODY = struct.pack("<H8sHH8sHH", 2, b"rdpsnd", 1, 0, b"cliprdr", 2, 0)
+SETUP_BODY = struct.pack("<H8sHH8sHH8sHH", 3, b"rdpsnd", 1, 0, b"cliprdr", 2, 0, b"drdynvc", 3, 0)
 SETUP = struct.pack("<IIII", 0, 16 + len(SETUP_BODY), 3, 8 + len(SETUP_BODY)) + SETUP_BODY
 
 
@@ -188,12 +253,15 @@ def test_a_session_at_the_side_door(begins_well, parts):
     other = Other()
     link.clipboard.joined(other)
     relay = Relay(endpoint=UnixEndpoint("/nowhere"), name="S", gates=Gates())
+    microphone = Microphone(None, allowed=True)
+    microphone._guest_records(now=True)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await channels.serve(relay, link, reader, writer)
+        await channels.serve(relay, link, microphone, reader, writer)
 
     told = served(serve, [SETUP, *parts] if begins_well else parts)
     assert len(told) < 100_000
+    assert not microphone._speakers
     assert link.clipboard._viewers == [other]
     link.clipboard.copied(other, has_text=True)
     assert link.clipboard._owner is other

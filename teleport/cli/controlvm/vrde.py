@@ -2,7 +2,7 @@
 
 import click
 
-from teleport.cli.display import end_left_display, tell_display, tell_limit
+from teleport.cli.display import end_left_display, tell_display
 from teleport.cli.home import store
 from teleport.cli.life import Life
 from teleport.cli.live import live_state
@@ -39,8 +39,6 @@ def _set(vm: StoredVm, name: str, value: str) -> None:
         control.status()  # it runs: `modifyvm` is for VMs that don't
     tell_display(vm, wanted, again=True)
     store().edit(vm, lambda definition: applied(definition, (use,)))
-    if name == "vrdeproperty":
-        tell_limit(wanted.vrde, value)
 
 
 @click.command("clipboard", help="Choose which way copied text may go.")

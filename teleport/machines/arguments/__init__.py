@@ -12,6 +12,7 @@ The same definition gives the same machine on any host, whatever the order in wh
 | `--cpuid-portability-level`, `--cpuid-set` | `-cpu MODEL,…,FEATURE=on|off`, `family=`, … (`cpus`) | `board` |
 | `--usb`, `--usbehci`, `--usbxhci`, `--mouse`, `--keyboard` | `pci-ohci`, `usb-ehci`, `qemu-xhci`, `usb-tablet`, `usb-kbd` | `usb` |
 | `--audio null`, `--audiocontroller`, `--audioout` | `AC97`, `intel-hda`, `sb16`; `-vnc …,audiodev=` | `usb`, `screens` |
+| `--audioin` | `-audiodev spice`, `-spice` on a socket for the display's front | `usb` |
 | `--uartN` | `isa-serial` and a chardev | `serial` |
 | `--tpm-type` | `-tpmdev emulator` on the runner's swtpm; `tpm-tis`, or `tpm-crb` for 2.0 on ich9 | `tpm` |
 | `--guest-agent` | `virtio-serial-pci`, `virtserialport` and a chardev | `channels` |
@@ -43,7 +44,7 @@ def qemu_arguments(definition: Definition, launch: Launch) -> list[str]:
         *usb_arguments(definition),
         *storage_arguments(definition, launch),
         *network_arguments(definition, launch),
-        *sound_arguments(definition),
+        *sound_arguments(definition, launch),
         *serial_arguments(definition),
         *channel_arguments(definition, launch),
         *tpm_arguments(definition, launch),

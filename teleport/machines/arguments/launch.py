@@ -24,7 +24,7 @@ class Launch:
     guest arrives here; `firmware` is needed for firmware efi alone. `paused` starts without running (`incoming` does so
     anyway, and waits for `migrate-incoming`). `vnc_sockets` are where QEMU serves the guest's screens, one each, in a folder of mode
     0700 (its VNC asks for no password), and `agent_socket` and `clipboard_socket` in it are the channels of the
-    guest's agents. `secret_files` maps a drive's node to
+    guest's agents, `microphone_socket` the way into its sound card ("": this host's QEMU has none). `secret_files` maps a drive's node to
     where QEMU reads its medium's password. `tpm_fd` is the control channel of the guest's swtpm, needed with a TPM alone, and `tap_fds`
     are the taps of the bridged adapters by number.
     """
@@ -40,6 +40,7 @@ class Launch:
     vnc_sockets: tuple[str, ...] = ()
     agent_socket: str = ""
     clipboard_socket: str = ""
+    microphone_socket: str = ""
     tpm_fd: int | str | None = None
     tap_fds: Mapping[int, int | str] = field(default_factory=dict)
     secret_files: Mapping[str, str] = field(default_factory=dict)

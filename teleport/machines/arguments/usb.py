@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from teleport.machines.arguments.launch import Launch, escaped
 from teleport.machines.arguments.places import AUDIO, EHCI, OHCI, XHCI, slot
 from teleport.machines.definition import Definition, Usb
 
@@ -65,11 +66,22 @@ def has_sound(definition: Definition) -> bool:
     return definition.audio.driver != "none"
 
 
-def sound_arguments(definition: Definition) -> list[str]:
-    """The sound card, if any; this host plays nothing of it, and VNC takes from the backend what viewers hear."""
+def records(definition: Definition) -> bool:
+    """Whether viewers' microphones are to reach the guest: QEMU's sb16 (hw/audio/sb16.c) plays only."""
+    return has_sound(definition) and definition.audio.input and definition.audio.controller != "sb16"
+
+
+def sound_arguments(definition: Definition, launch: Launch) -> list[str]:
+    """The sound card, if any; this host plays nothing of it, and VNC takes from the backend what viewers hear. Where the guest hears them,
+    that comes through SPICE on `launch.microphone_socket` ("": this host cannot); the guest sees no difference, and can move to a host
+    without."""
     if not has_sound(definition):
         return []
     backend = ["-audiodev", f"none,id={SOUND}"]
+    if launch.microphone_socket and records(definition):
+        # without a password, as VNC: the folder is of mode 0700
+        spice = f"unix=on,addr={escaped(launch.microphone_socket)},disable-ticketing=on"
+        backend = ["-audiodev", f"spice,id={SOUND}", "-spice", spice]
     match definition.audio.controller:
         case "ac97":
             return [*backend, "-device", f"AC97,id=sound,addr={slot(AUDIO)},audiodev={SOUND}"]

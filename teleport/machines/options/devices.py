@@ -52,6 +52,18 @@ OPTIONS = (
         also=("audio-out",),
         key="audio_out",
     ),
+    _row(
+        "audioin",
+        SWITCH,
+        "audio.input",
+        label="Audio capture",
+        about="the guest records what an RDP viewer says into its microphone (sb16 plays only)",
+        group=AUDIO,
+        relevant=_has_sound,
+        hardware=False,
+        also=("audio-in",),
+        key="audio_in",
+    ),
     _row("usb", SWITCH, "usb.ohci", label="OHCI USB", about="a USB 1.1 controller", group=USB, also=("usbohci", "usb-ohci")),
     _row(
         "usbehci", SWITCH, "usb.ehci", label="EHCI USB", about="a USB 2.0 controller", group=USB, also=("usb-ehci",), key="ehci"

@@ -38,7 +38,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("lptmode", "lpt"), _LPT),
         **dict.fromkeys(("cpuhotplug", "plugcpu", "unplugcpu"), _CPUS_STAY),
         "cpuexecutioncap": "the host limits a process: systemd's CPUQuota for whoever starts the VM",
-        **dict.fromkeys(("audioin", "audio-in"), "neither this host nor a viewer has a microphone for the guest"),
         "synthcpu": "use --cpu-profile to name a model",
     }
 )

@@ -1,4 +1,5 @@
-"""One viewer's sound and clipboard: between xrdp's side door and a companion at the guest's VNC, or the clipboard of the guest.
+"""One viewer's sound, clipboard and microphone: between xrdp's side door and a companion at the guest's VNC, or what there is one of for
+all viewers of the guest.
 
 xrdp dials once it has put the viewer on its screen, says which channels there are, and from then on only carries bytes.
 The channels are open whether the display's properties forbid them or not: a change counts at once, for those who are connected too.
@@ -13,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from teleport.vrde import rfb
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.companion import Companion
-from teleport.vrde.rdp import clipboard, side_door, sound
+from teleport.vrde.microphone import Microphone
+from teleport.vrde.rdp import clipboard, microphone_channel, side_door, sound
 from teleport.vrde.rdp.clipboard import ClipboardChannel
+from teleport.vrde.rdp.microphone_channel import MicrophoneChannel
 from teleport.vrde.rdp.pdu import RdpError
-from teleport.vrde.rdp.side_door import Assembly, Chunk, Setup
+from teleport.vrde.rdp.side_door import Assembly, Chunk, Dynamic, FromXrdp, Setup
 from teleport.vrde.rdp.sound import Sound
 from teleport.vrde.relay import Relay
 from teleport.vrde.streams import first_to_end
@@ -42,8 +45,11 @@ class _ToViewer:
 
     def send(self, channel: int, *pdus: bytes) -> None:
         """Sends them; a viewer that takes nothing any more loses its channels."""
-        for each in pdus:
-            self._writer.write(side_door.pack(channel, each))
+        self.send_blocks(b"".join(side_door.pack(channel, each) for each in pdus))
+
+    def send_blocks(self, blocks: bytes) -> None:
+        """Likewise, what is packed already."""
+        self._writer.write(blocks)
         if self._writer.transport.get_write_buffer_size() > MOST_BYTES:
             self._writer.transport.abort()
 
@@ -84,11 +90,21 @@ class _SoundChannel:
 class _Session:
     """One viewer's channels, by xrdp's numbers."""
 
-    def __init__(self, relay: Relay, link: ClipboardLink | None, writer: asyncio.StreamWriter, setup: Setup) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        link: ClipboardLink | None,
+        microphone: Microphone | None,
+        writer: asyncio.StreamWriter,
+        setup: Setup,
+    ) -> None:
         viewer = _ToViewer(writer)
         self._channels: dict[int, _SoundChannel | ClipboardChannel] = {}
         self._assemblies: dict[int, Assembly] = {}
         self.work: list[Callable[[], Awaitable[None]]] = []
+        self._microphone: MicrophoneChannel | None = None
+        if microphone and microphone_channel.TRANSPORT in setup.channels:
+            self._microphone = MicrophoneChannel(microphone, viewer.send_blocks)
         if (number := setup.channels.get(sound.CHANNEL)) is not None:
             heard = _SoundChannel(relay, viewer, number)
             self.work.append(heard.run)
@@ -105,14 +121,22 @@ class _Session:
         """Opens the channels."""
         for each in self._channels.values():
             each.begin()
+        if self._microphone:
+            self._microphone.begin()
 
     def end(self) -> None:
         """The viewer has gone."""
         for each in self._channels.values():
             each.end()
+        if self._microphone:
+            self._microphone.end()
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunk: Chunk | Dynamic) -> None:
         """Takes a piece of what the viewer sent. Raises RdpError."""
+        if not isinstance(chunk, Chunk):
+            if self._microphone:
+                self._microphone.take(chunk)
+            return
         assembly = self._assemblies.get(chunk.channel)
         if assembly and (whole := assembly.feed(chunk)) is not None:
             self._channels[chunk.channel].received(whole)
@@ -122,13 +146,19 @@ def _now_ms() -> int:
     return int(1000 * time.monotonic())
 
 
-async def serve(relay: Relay, link: ClipboardLink | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(
+    relay: Relay,
+    link: ClipboardLink | None,
+    microphone: Microphone | None,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
     """Serves one connection of xrdp's to its end, and closes it."""
     try:
         blocks = rfb.MessageReader(side_door.block)
         async with asyncio.timeout(SETUP_SECONDS):
             setup, early = await _setup(reader, blocks)
-        session = _Session(relay, link, writer, setup)
+        session = _Session(relay, link, microphone, writer, setup)
         try:
             session.begin()
             for each in early:
@@ -144,10 +174,10 @@ async def serve(relay: Relay, link: ClipboardLink | None, reader: asyncio.Stream
         writer.close()
 
 
-Blocks = rfb.MessageReader[list[Setup | Chunk]]
+Blocks = rfb.MessageReader[list[FromXrdp]]
 
 
-async def _setup(reader: asyncio.StreamReader, blocks: Blocks) -> tuple[Setup, list[Chunk]]:
+async def _setup(reader: asyncio.StreamReader, blocks: Blocks) -> tuple[Setup, list[Chunk | Dynamic]]:
     """The setup, and what came right behind it. Raises RdpError, EOFError, OSError (a time-out is one)."""
     while data := await reader.read(READ_BYTES):
         messages = [each for block in blocks.feed(data) for each in block]
@@ -155,7 +185,7 @@ async def _setup(reader: asyncio.StreamReader, blocks: Blocks) -> tuple[Setup, l
             continue
         if not isinstance(messages[0], Setup):
             raise RdpError("xrdp began without naming the channels")
-        return messages[0], [each for each in messages if isinstance(each, Chunk)]
+        return messages[0], [each for each in messages if not isinstance(each, Setup)]
     raise EOFError("xrdp went before it named the channels")
 
 
@@ -163,6 +193,6 @@ async def _from_viewer(session: _Session, reader: asyncio.StreamReader, blocks: 
     while data := await reader.read(READ_BYTES):
         for block in blocks.feed(data):
             for each in block:
-                if isinstance(each, Chunk):
+                if not isinstance(each, Setup):
                     session.take(each)
         await writer.drain()

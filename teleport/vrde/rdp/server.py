@@ -11,7 +11,7 @@
       │─ Client Info ────▶│ the login; refused: the end           │
       │                   │─ Client Info, rewritten: @screen ────▶│── dials the relay of that screen
       │◀─────────────────▶│◀─────────────────────────────────────▶│   from here on bytes are passed through (TLS) or recoded (RC4)
-                          │◀── sound, clipboard (side_door) ─────▶│   between the viewer's channels and the guest (`channels`)
+                          │◀── sound, clipboard, … (side_door) ──▶│   between the viewer's channels and the guest (`channels`)
 
 Until a viewer is let in everything about it is bounded: 30 s, one PDU of memory, and so many of them at once.
 """
@@ -156,7 +156,7 @@ class RdpServer:
         ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
         async def serve_channels(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await channels.serve(relay, self._context.clipboard, reader, writer)
+            await channels.serve(relay, self._context.clipboard, self._context.microphone, reader, writer)
 
         server = await asyncio.start_server(serve, ip, 0, limit=BUFFER_BYTES)
         self._servers.append(server)

@@ -7,8 +7,16 @@
       3  from xrdp  setup: count(2), then name(8), channel(2), flags(2) of each; once, first
       5  from xrdp  data: channel(2), flags(2), length(2), whole length(4), a chunk
       8  to xrdp    data, likewise
+     12  to xrdp    open a dynamic channel (MS-RDPEDYC): length of its name(4), name, flags(4) = 1, channel(4)
+     13  from xrdp  the viewer's answer: channel(4), status(4), 0 when it is open now
+     14  to xrdp    close it: channel(4)
+     15  from xrdp  it is closed: channel(4)
+     17  from xrdp  data, the first piece of several: channel(4), length(4), whole length(4), a piece
+     18  to xrdp    data, a PDU or a further piece of one: channel(4), length(4), a piece
+     19  from xrdp  likewise
 
-A PDU goes in chunks of at most 1600 bytes, the first and the last flagged (MS-RDPBCGR 2.2.6.1). Facts: xrdp 0.9.21.
+A PDU goes in chunks of at most 1600 bytes, the first and the last flagged (MS-RDPBCGR 2.2.6.1). The numbers of dynamic channels are
+ours, up to 255. Facts: xrdp 0.9.21.
 """
 
 import struct
@@ -23,6 +31,9 @@ FIRST, LAST = 1, 2
 MOST_BLOCK_BYTES = 1 << 16
 MOST_PDU_BYTES = 1 << 16
 _SETUP, _DATA_IN, _DATA_OUT = 3, 5, 8
+_OPEN, _OPENED, _CLOSE, _CLOSED, _PIECE_OUT = 12, 13, 14, 15, 18
+_FIRST_PIECE_IN, _PIECE_IN = 17, 19
+_DYNAMIC = 1
 _DATA_HEAD = struct.Struct("<HHHI")
 
 
@@ -43,13 +54,41 @@ class Chunk:
     data: bytes
 
 
-def block() -> Parser[list[Setup | Chunk]]:
+@dataclass(frozen=True)
+class Opened:
+    """The viewer's answer to a dynamic channel: whether it is open."""
+
+    channel: int
+    is_open: bool
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A dynamic channel is closed, by either side."""
+
+    channel: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Of a dynamic channel's PDU: the first of several has `total_bytes`, the others, and a PDU that is whole, 0."""
+
+    channel: int
+    total_bytes: int
+    data: bytes
+
+
+Dynamic = Opened | Closed | Piece
+FromXrdp = Setup | Chunk | Dynamic
+
+
+def block() -> Parser[list[FromXrdp]]:
     """Parses one block (a MessageReader's parser). Raises RdpError."""
     _, length = struct.unpack("<II", (yield 8))
     if not 16 <= length <= MOST_BLOCK_BYTES:
         raise RdpError(f"a block of {length} bytes from xrdp")
     body = yield length - 8
-    messages: list[Setup | Chunk] = []
+    messages: list[FromXrdp] = []
     while body:
         if len(body) < 8:
             raise RdpError("a message without a head from xrdp")
@@ -60,6 +99,8 @@ def block() -> Parser[list[Setup | Chunk]]:
             messages.append(_setup(body[8:size]))
         elif kind == _DATA_IN:
             messages.append(_chunk(body[8:size]))
+        elif kind in (_OPENED, _CLOSED, _FIRST_PIECE_IN, _PIECE_IN):
+            messages.append(_dynamic(kind, body[8:size]))
         body = body[size:]
     return messages
 
@@ -81,6 +122,20 @@ def _chunk(body: bytes) -> Chunk:
     if size != len(body) - _DATA_HEAD.size:
         raise RdpError("channel data that lies about its length")
     return Chunk(channel, flags, total_bytes, body[_DATA_HEAD.size :])
+
+
+def _dynamic(kind: int, body: bytes) -> Dynamic:
+    head_bytes = {_CLOSED: 4, _FIRST_PIECE_IN: 12}.get(kind, 8)
+    if len(body) < head_bytes:
+        raise RdpError("a dynamic channel's message without a head")
+    channel, *more = struct.unpack_from(f"<{head_bytes // 4}I", body)
+    if kind == _CLOSED:
+        return Closed(channel)
+    if kind == _OPENED:
+        return Opened(channel, more[0] == 0)
+    if more[0] != len(body) - head_bytes:
+        raise RdpError("a dynamic channel's data that lies about its length")
+    return Piece(channel, more[1] if kind == _FIRST_PIECE_IN else 0, body[head_bytes:])
 
 
 class Assembly:
@@ -113,5 +168,50 @@ def pack(channel: int, pdu: bytes) -> bytes:
         chunk = pdu[at : at + CHUNK_BYTES]
         flags = (FIRST if at == 0 else 0) | (LAST if at + CHUNK_BYTES >= len(pdu) else 0)
         body = _DATA_HEAD.pack(channel, flags, len(chunk), len(pdu)) + chunk
-        blocks += struct.pack("<IIII", 0, 16 + len(body), _DATA_OUT, 8 + len(body)) + body
+        blocks += _message(_DATA_OUT, body)
     return bytes(blocks)
+
+
+class DynamicAssembly:
+    """One dynamic channel's PDUs out of their pieces."""
+
+    def __init__(self) -> None:
+        self._missing_bytes = 0
+        self._parts = bytearray()
+
+    def feed(self, piece: Piece) -> bytes | None:
+        """The PDU that this piece ends, if it does. Raises RdpError."""
+        if piece.total_bytes > MOST_PDU_BYTES:
+            raise RdpError(f"{piece.total_bytes} bytes at once in a dynamic channel")
+        if piece.total_bytes:
+            self._parts.clear()
+            self._missing_bytes = piece.total_bytes
+        if not self._missing_bytes:
+            return piece.data
+        self._parts += piece.data
+        self._missing_bytes = max(0, self._missing_bytes - len(piece.data))
+        if self._missing_bytes:
+            return None
+        whole = bytes(self._parts)
+        self._parts.clear()
+        return whole
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    return struct.pack("<IIII", 0, 16 + len(body), kind, 8 + len(body)) + body
+
+
+def open_dynamic(channel: int, name: str) -> bytes:
+    """The block that asks the viewer for a dynamic channel, under a number of ours."""
+    return _message(_OPEN, struct.pack("<I", len(name)) + name.encode() + struct.pack("<II", _DYNAMIC, channel))
+
+
+def close_dynamic(channel: int) -> bytes:
+    """The block that closes it."""
+    return _message(_CLOSE, struct.pack("<I", channel))
+
+
+def pack_dynamic(channel: int, pdu: bytes) -> bytes:
+    """The block that brings a PDU of at most `CHUNK_BYTES` to it."""
+    assert len(pdu) <= CHUNK_BYTES
+    return _message(_PIECE_OUT, struct.pack("<II", channel, len(pdu)) + pdu)

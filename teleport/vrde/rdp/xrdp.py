@@ -46,7 +46,7 @@ EnableSyslog=false
 [Channels]
 rdpdr=false
 rdpsnd=true
-drdynvc=false
+drdynvc=true
 cliprdr=true
 rail=false
 xrdpvr=false
@@ -62,6 +62,7 @@ port={port}
 username=na
 password={password}
 chansrvport={door}
+enable_dynamic_resizing=false
 """
 
 

@@ -276,7 +276,7 @@ class Desk:
         return made
 
     async def front(
-        self, chosen: VrdeSettings, *screens: str, name: str = "front", agent: str = "", clipboard: str = ""
+        self, chosen: VrdeSettings, *screens: str, name: str = "front", **channels: str
     ) -> tuple[control.FrontClient, Json]:
         folder = self.folder / name
         config = FrontConfig(
@@ -284,9 +284,8 @@ class Desk:
             folder=str(folder),
             settings=chosen,
             screens=screens,
-            agent=agent,
-            clipboard=clipboard,
             keys=str(folder / "keys"),
+            **channels,
         )
         client = control.FrontClient(folder)
         self._fronts.append(client)

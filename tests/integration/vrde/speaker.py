@@ -1,10 +1,14 @@
 """A guest that plays a tone on one of its cards, and who records what a viewer plays."""
 
+import contextlib
 import itertools
+import math
 import os
+import struct
 import subprocess
 import threading
-from io import BufferedReader
+from collections.abc import Callable
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 from tests.integration.vrde.desk import GUEST, connect, until
@@ -44,8 +48,18 @@ CARDS = (  # the boot sector, QEMU's devices, and the tone in Hz
 RATE_HZ = 44100
 
 
-class Recorder:
-    """A PulseAudio server whose only sink plays to nobody, and what goes there: `heard()` is what the last half second was."""
+# AC97 in PCI slot 7 records for ever, at full gain, 16384 frames of 48 kHz and two channels over and over into the memory at
+# `RECORDED_AT`; every tick of the clock keeps its list endless.
+AC97_RECORDS = _boot_sector(
+    "31c08ed8baf80c66b81038008066efb2fc66ed24fc89c3b2f866b81438008066efb2fc66ed24fc89c6a30070b2f866b80438008066efb2fc66ed0c05"
+    "66ef31c089daefb804048d571aefb80f0f8d571cefbf008066c7050000020066c745040080000083c70881ff008175e889f266b80080000066ef8d54"
+    "05b01fee8d540bb001eee8130050522e8b16007080c204ec48241f42ee5a58cf8f0670008c0e7200"
+)
+RECORDED_AT, RECORDED_BYTES = 0x20000, 0x10000
+
+
+class SoundServer:
+    """A PulseAudio server whose only sink plays to nobody; a viewer finds it through `environment`, as PULSE_SERVER."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "pa.sock"
@@ -53,31 +67,48 @@ class Recorder:
         self._env = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PULSE_SERVER": self.environment}
         sink = f"module-null-sink sink_name=speaker format=s16le rate={RATE_HZ} channels=2"
         self._ends: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
         self._start("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes",
                     "-L", sink, "-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1")  # fmt: skip
-        self._last = bytearray()
 
     def _start(self, *argv: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            argv, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._ends.append(process)
         return process
 
-    async def ready(self) -> "Recorder":
+    async def _serves(self) -> None:
         (await until(lambda: connect(self._socket), what="PulseAudio")).close()
-        recording = self._start(
-            "parec",
-            "-d",
-            "speaker.monitor",
-            "--raw",
-            "--format=s16le",
-            f"--rate={RATE_HZ}",
-            "--channels=1",
-            "--latency-msec=50",
-        )
-        self._reader = threading.Thread(target=self._read, args=(recording.stdout,))
-        self._reader.start()
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        self._threads.append(threading.Thread(target=work))
+        self._threads[-1].start()
+
+    def end(self) -> None:
+        for process in reversed(self._ends):
+            process.terminate()
+            process.wait()
+        for thread in self._threads:
+            thread.join()
+        for process in self._ends:
+            process.stdout.close()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+
+class Recorder(SoundServer):
+    """With what goes to the sink: `heard()` is what the last half second was."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._last = bytearray()
+
+    async def ready(self) -> "Recorder":
+        await self._serves()
+        recording = self._start("parec", "-d", "speaker.monitor", "--raw", "--format=s16le", f"--rate={RATE_HZ}", "--channels=1",
+                                "--latency-msec=50")  # fmt: skip
+        self._beside(lambda: self._read(recording.stdout))
         return self
 
     def _read(self, stream: BufferedReader) -> None:
@@ -94,15 +125,6 @@ class Recorder:
         samples = memoryview(bytes(self._last)).cast("h")
         return sum((a < 0) != (b < 0) for a, b in itertools.pairwise(samples))
 
-    def end(self) -> None:
-        for process in reversed(self._ends):
-            process.terminate()
-            process.wait()
-        if hasattr(self, "_reader"):
-            self._reader.join()
-        for process in self._ends:
-            process.stdout.close()
-
     async def hears(self, tone_hz: int, when: str) -> None:
         """Returns once it is about this tone: a busy machine leaves gaps."""
 
@@ -114,3 +136,23 @@ class Recorder:
             await until(is_it, what=f"the tone of {tone_hz} Hz {when}")
         except AssertionError as error:
             raise AssertionError(f"{error}; heard {self.heard()}") from error
+
+
+class Talker(SoundServer):
+    """With somebody who says 500 Hz without end: `MICROPHONE` is where a viewer hears it."""
+
+    MICROPHONE = "speaker.monitor"
+
+    async def ready(self) -> "Talker":
+        await self._serves()
+        saying = self._start("pacat", "-d", "speaker", "--raw", "--format=s16le", "--rate=48000", "--channels=2",
+                             "--latency-msec=20")  # fmt: skip
+        self._beside(lambda: self._say(saying.stdin))
+        return self
+
+    def _say(self, stream: BufferedWriter) -> None:
+        samples = [int(12000 * math.sin(2 * math.pi * 500 * at / 48000)) for at in range(4800)]
+        tone = b"".join(struct.pack("<hh", each, each) for each in samples)
+        with contextlib.suppress(OSError):  # it ends
+            while True:
+                stream.write(tone)

@@ -112,8 +112,8 @@ def test_the_guests_accounts(accounts, short_folder):
             assert not await guest.check(Login("--help", "x"))
             # for a front on another host, through a tunnel
             front, _ = await desk.front(settings(vrdeextpack="none"), f"unix:{short_folder}/none.vnc", agent=f"unix:{path}")
-            _, far, _ = await front.tunnel(address="127.0.0.1")
-            distant = GuestAgent(from_text(far))
+            _, far = await front.tunnel(address="127.0.0.1")
+            distant = GuestAgent(from_text(far["agent"]))
             assert await distant.check(Login("teleann", "right pässword"))
             assert not await distant.check(Login("teleann", "wrong"))
         finally:

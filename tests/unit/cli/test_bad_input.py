@@ -33,6 +33,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "audio": (("pulse",), "stay with this host"),
     "audiocontroller": (("gus",), "ac97, hda or sb16"),
     "audioout": (("loud",), "on or off"),
+    "audioin": (("loud",), "on or off"),
     "usb": (("1",), "on or off"),
     "usbehci": (("1",), "on or off"),
     "usbxhci": (("1",), "on or off"),

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.cli.run_cli import Cli
 
 SECRET = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
-FEATURES = ("Display", "Input", "USB", "Audio", "Clipboard")  # 7.1.10
+FEATURES = ("Display", "Input", "USB", "Audio", "UpstreamAudio", "Clipboard")  # 7.1.10
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_texts_of_a_vm_and_of_the_home(vm: Cli) -> None:
     assert not vm.store.find("My VM").definition.extradata
 
 
-@pytest.mark.parametrize("feature", [*FEATURES, "UpstreamAudio"])
+@pytest.mark.parametrize("feature", FEATURES)
 def test_both_spellings_of_a_feature_are_one_property(vm: Cli, feature: str) -> None:
     name, key = f"Client/Disable{feature}", f"VRDP/Feature/Client/Disable{feature}"
 
@@ -62,19 +62,6 @@ def test_both_spellings_of_a_feature_are_one_property(vm: Cli, feature: str) -> 
     assert disabled()
     vm.ok("modifyvm", "My VM", "--vrdeproperty", f"{name}=")
     assert not disabled()
-
-
-@pytest.mark.parametrize("value", ["1", ""])
-def test_it_is_said_that_a_microphone_never_reaches_the_guest(vm: Cli, value: str) -> None:
-    """With the switch off or on again, in both spellings; the other switches do what they say."""
-    for words in (
-        ("modifyvm", "My VM", "--vrdeproperty", f"client/disableupstreamaudio={value}"),
-        ("setextradata", "My VM", "VRDP/Feature/Client/DisableUpstreamAudio", value),
-    ):
-        ran = vm(*words)
-        assert ran.code == 0
-        assert ran.err.startswith("teleport: warning: a viewer's microphone never reaches the guest")
-    assert not vm("modifyvm", "My VM", "--vrdeproperty", f"Client/DisableAudio={value}").err
 
 
 @pytest.mark.parametrize(

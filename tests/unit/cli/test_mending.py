@@ -56,6 +56,7 @@ CHANGES: tuple[tuple[str, set[str]], ...] = (
     ("--macaddress1 auto --ostype WindowsXP --ram private --accelerator tcg", set()),
     ("--uartmode1 file /tmp/a --uartmode2 server /tmp/b --natpf1 ,tcp,,2222,,22", set()),
     ("--teleporter on --teleporterport 6000 --teleporteraddress 127.0.0.1 --teleporterpassword p", set()),
+    ("--audioin on --audioout off", set()),
     ("--vrde on --vrdeport 5000 --vrdeauthtype external", set()),
 )
 TARGET = "the target's"

@@ -107,6 +107,7 @@ def cases(media: str) -> dict[str, Definition]:
         found[f"{chipset}-ohci"] = definition(machine=machine(), usb=Usb(ohci=True, mouse="usbtablet"))
         for card in get_args(AudioController):
             found[f"{chipset}-{card}"] = definition(machine=machine(), audio=Audio(driver="null", controller=card))
+        found[f"{chipset}-microphone"] = definition(machine=machine(), audio=Audio(driver="null", input=True))
         found[f"{chipset}-virtio-vga"] = definition(machine=machine(graphics="virtio", vram_mb=64))
         found[f"{chipset}-screens"] = definition(machine=machine(), vrde=VrdeSettings(monitors=3))
         found[f"{chipset}-networks"] = definition(

@@ -11,6 +11,7 @@ from teleport.machines.adapters import Nic
 from teleport.machines.arguments import FirmwareFiles, Launch, qemu_arguments
 from teleport.machines.arguments.storage import ide_switches
 from teleport.machines.attached import media, owner_record_folder
+from teleport.machines.definition import Audio
 from teleport.model import GuestIdentity
 from tests.unit.machines.cases import UUID, cases, controller, definition, drive
 
@@ -25,6 +26,7 @@ LAUNCH = Launch(
     firmware=FirmwareFiles("/fw/code.fd", "/fw/vars.fd"),
     agent_socket="/run/agent.sock",
     clipboard_socket="/run/clipboard.sock",
+    microphone_socket="/run/microphone.sock",
     tpm_fd=8,
     tap_fds={1: 9},
     vnc_sockets=("/run/vnc1", "/run/vnc2", "/run/vnc3"),
@@ -83,6 +85,18 @@ def test_ide_is_switched_on_where_the_firmware_does_not(case: str, lines: int) -
     if case.endswith("efi"):
         vm = vm.model_copy(update={"controllers": (controller("ide", drive(0, 0, "hdd", "/d/i.raw", "raw")),)})
     assert len(ide_switches(vm)) == lines
+
+
+def test_a_host_without_a_microphone_starts_the_same_card() -> None:
+    case = CASES["ich9-microphone"]
+    assert "-spice" in qemu_arguments(case, LAUNCH)
+    silent = case.model_copy(update={"audio": case.audio.model_copy(update={"input": False})})
+    without = qemu_arguments(case, replace(LAUNCH, microphone_socket=""))
+    assert without == qemu_arguments(silent, LAUNCH)
+    assert _after(without, "-device") == _after(qemu_arguments(case, LAUNCH), "-device")
+    for driver, card in (("none", "ac97"), ("null", "sb16")):
+        deaf = case.model_copy(update={"audio": Audio(driver=driver, controller=card, input=True)})
+        assert "-spice" not in qemu_arguments(deaf, LAUNCH)
 
 
 def test_ram_is_the_runners_memfd_or_qemus_own() -> None:
