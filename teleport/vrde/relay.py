@@ -74,13 +74,15 @@ class Relay:
         password: Callable[[], rfb.Password] | None = None,
         admit: Callable[[bool], Awaitable[str]] | None = None,
         clipboard: Clipboard | None = None,
+        grants_sizes: bool = False,
     ) -> None:
         """Serves one viewer to its end and closes it.
 
         `admit` is told once whether the password was right, and says why the viewer may not go on ("": it may). `clipboard` is the
-        guest's, for viewers whose own comes by RFB.
+        guest's, for viewers whose own comes by RFB. `grants_sizes`: it may ask for sizes, gets them, and then the guest's again (xrdp,
+        which sticks in a refusal).
         """
-        viewer = Viewer(self, (reader, writer), label=label, clipboard=clipboard)
+        viewer = Viewer(self, (reader, writer), label=label, clipboard=clipboard, grants_sizes=grants_sizes)
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         with self._among(viewer), contextlib.closing(writer):
             if len(self._viewers) > MOST_VIEWERS:
@@ -95,6 +97,12 @@ class Relay:
             yield
         finally:
             self._viewers.discard(viewer)
+
+    async def size(self) -> tuple[int, int]:
+        """The guest's screen now, in pixels. Raises UnreachableError."""
+        probe = await Upstream.open(self.endpoint)
+        probe.writer.close()
+        return probe.init.width, probe.init.height
 
     async def retarget(self, endpoint: Endpoint) -> int:
         """Switches all viewers to another server and returns how many are there now.

@@ -56,6 +56,7 @@ class Viewer:
         *,
         label: str,
         clipboard: Clipboard | None,
+        grants_sizes: bool,
     ) -> None:
         self._screen = screen
         self._reader, self._writer = stream
@@ -76,6 +77,7 @@ class Viewer:
         self._passage: Passage | None = None
         self._owed_request: bytes | None = None
         self._clipboard = RfbClipboard(clipboard, self._tell) if clipboard else None
+        self._grants_sizes = grants_sizes
         self._untold = bytearray()  # messages of our own, until the server's message under way has ended
 
     async def serve(self, password: rfb.Password | None, admit: Callable[[bool], Awaitable[str]]) -> None:
@@ -161,12 +163,19 @@ class Viewer:
                 data = self._encodings = rfb.set_encodings([e for e in wanted if e in allowed])
                 if self._clipboard:
                     self._clipboard.encodings(wanted)
+                if self._grants_sizes and rfb.EXTENDED_DESKTOP_SIZE in wanted:
+                    self._tell(rfb.extended_resize(*self._size))
             case ClientKind.UPDATE_REQUEST:
                 self._update_request(data)
                 return
             case ClientKind.CUT_TEXT:  # never to QEMU: it would go to the other viewers
                 if self._clipboard:
                     self._clipboard.received(data)
+                return
+            case ClientKind.SET_DESKTOP_SIZE:  # the guest's is its own: granted, and changed back at once
+                if self._grants_sizes:
+                    asked = rfb.desktop_size_of(data)
+                    self._tell(rfb.extended_resize(*asked, was_asked_for=True) + rfb.extended_resize(*self._size))
                 return
             case ClientKind.KEY | ClientKind.POINTER if not gates.input:
                 return

@@ -24,6 +24,7 @@ MOST_PIXELS = 8192 * 4320
 MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 4096
 MOST_ENCODINGS = 256
+MOST_MONITORS = 16
 VERSION = b"RFB 003.008\n"
 
 
@@ -40,6 +41,7 @@ class ClientKind(IntEnum):
     KEY = 4
     POINTER = 5
     CUT_TEXT = 6
+    SET_DESKTOP_SIZE = 251
     QEMU = 255
 
 
@@ -65,6 +67,7 @@ class Encoding(IntEnum):
 
 
 MEASURABLE = frozenset(Encoding)
+EXTENDED_DESKTOP_SIZE = -308  # between the relay and a viewer only (rfbproto): never asked of QEMU
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,11 @@ def client_message() -> Parser[ClientMessage]:
         if size > MOST_TEXT_BYTES:
             raise RfbError(f"a clipboard of {size} bytes")
         return ClientMessage(kind, head + (yield size) if size else head)
+    if kind is ClientKind.SET_DESKTOP_SIZE:
+        head += yield 7
+        if head[6] > MOST_MONITORS:
+            raise RfbError(f"{head[6]} monitors")
+        return ClientMessage(kind, head + (yield 16 * head[6]) if head[6] else head)
     head += yield 1
     if head[1] == _QEMU_CLIENT_EXTENDED_KEY:
         return ClientMessage(kind, head + (yield 10))
@@ -243,6 +251,20 @@ def update_request(x: int, y: int, width: int, height: int, *, incremental: bool
 def resize(width: int, height: int) -> bytes:
     """The update that tells a viewer of a new size in pixels."""
     return struct.pack(">BxH", ServerKind.UPDATE, 1) + Rectangle(0, 0, width, height, Encoding.DESKTOP_SIZE).pack()
+
+
+def desktop_size_of(message: bytes) -> tuple[int, int]:
+    """The size in pixels that a SetDesktopSize message asks for."""
+    width, height = struct.unpack_from(">HH", message, 2)
+    return width, height
+
+
+def extended_resize(width: int, height: int, *, was_asked_for: bool = False) -> bytes:
+    """The update that tells a viewer of a size in pixels, of one monitor, and so that it may ask for others (rfbproto, ExtendedDesktopSize:
+    x is who changed it, the server or this viewer, y 0: it was done)."""
+    head = Rectangle(int(was_asked_for), 0, width, height, EXTENDED_DESKTOP_SIZE).pack()
+    monitor = struct.pack(">IHHHHI", 0, 0, 0, width, height, 0)
+    return struct.pack(">BxH", ServerKind.UPDATE, 1) + head + b"\1\0\0\0" + monitor
 
 
 def server_handshake() -> Handshake[ServerInit]:

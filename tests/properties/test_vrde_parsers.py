@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import struct
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from teleport.vrde.rdp import conference, pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, FrameFollower, FrameReader, RdpError, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
+from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.rfb import Encoding, Rectangle, ServerKind
 from tests.fakes.rfb_server import ServerMessage, server_message
 
@@ -28,6 +30,9 @@ client_bytes = st.lists(
         st.builds(lambda f: b"\0\0\0\0" + f, st.binary(min_size=16, max_size=16)),
         st.builds(rfb.set_encodings, st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20)),
         st.builds(lambda b: b"\4" + b, st.binary(min_size=7, max_size=7)),
+        st.builds(
+            lambda b, n: b"\xfb" + b + bytes((n, 0)) + bytes(16 * n), st.binary(min_size=5, max_size=5), st.integers(0, 20)
+        ),
         st.builds(lambda b: b"\6\0\0\0" + len(b).to_bytes(4, "big") + b, st.binary(max_size=50)),
     ),
     max_size=12,
@@ -136,11 +141,13 @@ tpkts = st.one_of(
 
 @given(tpkts)
 def test_rdp_pdus(data):
-    for parse in (ConnectionRequest.parse, SendData.parse, conference.take_security_offer, conference.knows_error_info):
+    for parse in (ConnectionRequest.parse, SendData.parse, conference.Offer.parse):
         with contextlib.suppress(RdpError):
             parse(data)
     with contextlib.suppress(RdpError):
-        conference.for_viewer(data, requested=3, security=b"security")
+        conference.for_viewer(data, requested=3, security=b"security", takes_last_channel=True)
+    with contextlib.suppress(RdpError):
+        StandIn(1005).from_xrdp(data)
     with contextlib.suppress(RdpError):
         sent = SendData.parse(data)
         if sent and ClientInfo.is_in(sent.payload):
@@ -148,19 +155,37 @@ def test_rdp_pdus(data):
             logon = Logon.of(info)
             assert 1 <= logon.screen < 256
             again = ClientInfo.parse(info.for_xrdp(logon.screen).pack())
-            assert (again.domain, again.password, again.rest) == (f"@{logon.screen}", "", info.rest)
+            assert (again.domain, again.user, again.rest) == (f"@{logon.screen}", "vm", info.rest)
 
 
-@given(st.binary(max_size=60), st.binary(max_size=300))
+def in_conference(tag: bytes, key: bytes, before: bytes, blocks: bytes) -> bytes:
+    gcc = bytes.fromhex("000500147c000105") + key + struct.pack(">H", 0x8000 | len(blocks)) + blocks
+    user_data = b"\4\x82" + struct.pack(">H", len(gcc)) + gcc
+    return pdu.tpkt(b"\x02\xf0\x80" + tag + b"\x82" + struct.pack(">H", len(before) + len(user_data)) + before + user_data)
+
+
+conference_blocks = st.lists(
+    st.tuples(
+        st.sampled_from([0xC001, 0xC002, 0xC003, 0x0C01, 0x0C02, 0x0C03]),
+        st.one_of(
+            st.binary(max_size=40), st.just(bytes(160)), st.integers(0, 33).map(lambda n: bytes((n, 0, 0, 0)) + bytes(12 * n))
+        ),
+    ),
+    max_size=4,
+)
+
+
+@given(st.binary(max_size=60), st.one_of(st.binary(max_size=300), conference_blocks))
 def test_connect_pdus_with_blocks(before, blocks):
-    for key, parse in (
-        (b"Duca", conference.take_security_offer),
-        (b"Duca", conference.knows_error_info),
-        (b"McDn", lambda d: conference.for_viewer(d, security=b"s")),
-    ):
-        data = pdu.tpkt(b"\x02\xf0\x80\x7f\x66" + before + key + bytes((0x80, len(blocks) & 0xFF)) + blocks)
+    if not isinstance(blocks, bytes):
+        blocks = b"".join(struct.pack("<HH", kind, 4 + len(data)) + data for kind, data in blocks)
+    for elements in (before, b""):
         with contextlib.suppress(RdpError):
-            parse(data)
+            offer = conference.Offer.parse(in_conference(b"\x7f\x65", b"Duca", elements, blocks))
+            again = conference.Offer.parse(offer.for_xrdp((800, 600)))
+            assert (again.methods, again.has_dynamic_channels) == (0, True)
+        with contextlib.suppress(RdpError):
+            conference.for_viewer(in_conference(b"\x7f\x66", b"McDn", elements, blocks), security=b"s", takes_last_channel=True)
 
 
 @given(st.lists(tpkts, max_size=4))

@@ -1,61 +1,31 @@
-"""The MCS Connect-Initial and Connect-Response PDUs (MS-RDPBCGR 2.2.1.3, 2.2.1.4), as far as protection is settled in them.
+"""The MCS Connect-Initial and Connect-Response PDUs (MS-RDPBCGR 2.2.1.3, 2.2.1.4): what the front changes in them on their way.
 
 The front is the one that encrypts, and xrdp behind it must not: the viewer's offer is taken out of the first PDU; the protocols that the
 viewer had requested (it compares them), and with Standard RDP Security our random number and public key, are put into the second.
+
+xrdp 0.10 cannot change the size of a viewer before its dynamic channels are up (design/vrde.md), so the viewer is said to have the guest's
+size, and one without dynamic channels to have them; its answer must not name the channel that it did not ask for.
 """
 
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from teleport.vrde.rdp.pdu import RdpError, tpkt
 
-CS_CORE, CS_SECURITY, SC_CORE, SC_SECURITY = 0xC001, 0xC002, 0x0C01, 0x0C02
+CS_CORE, CS_SECURITY, CS_NETWORK = 0xC001, 0xC002, 0xC003
+SC_CORE, SC_SECURITY, SC_NETWORK = 0x0C01, 0x0C02, 0x0C03
 SUPPORT_ERROR_INFO = 0x1  # of earlyCapabilityFlags (2.2.1.3.2)
+DYNAMIC_CHANNELS = b"drdynvc\0"  # the static channel that dynamic ones go through (MS-RDPEDYC)
+MOST_CHANNELS = 31
 _EARLY_CAPABILITIES_AT = 140  # in TS_UD_CS_CORE, without its head
+_SIZE_AT = 4  # likewise
+_CHANNEL_INITIALIZED = 0x80000000  # CHANNEL_DEF's options (2.2.1.3.4.1)
 _X224_DATA = b"\x02\xf0\x80"
+_REQUEST = b"\x7f\x65", b"Duca"  # the MCS PDU's tag, the H.221 key before the blocks
+_RESPONSE = b"\x7f\x66", b"McDn"
 
-
-def _blocks_at(pdu: bytes, key: bytes) -> tuple[int, int]:
-    """Where the PER length behind the H.221 key starts, and where the user data blocks do."""
-    at = pdu.find(key)
-    if at < 0 or at + 6 > len(pdu):
-        raise RdpError("no conference user data")
-    at += len(key)
-    return at, at + (2 if pdu[at] & 0x80 else 1)
-
-
-def _blocks(data: bytes) -> list[tuple[int, bytes]]:
-    blocks, at = [], 0
-    while at + 4 <= len(data):
-        kind, length = struct.unpack_from("<HH", data, at)
-        if length < 4 or at + length > len(data):
-            raise RdpError("a conference block that lies about its length")
-        blocks.append((kind, data[at + 4 : at + length]))
-        at += length
-    return blocks
-
-
-def knows_error_info(connect_initial: bytes) -> bool:
-    """Whether the viewer understands the Set Error Info PDU. Raises RdpError."""
-    _, at = _blocks_at(connect_initial, b"Duca")
-    core = next((data for kind, data in _blocks(connect_initial[at:]) if kind == CS_CORE), b"")
-    flags = core[_EARLY_CAPABILITIES_AT : _EARLY_CAPABILITIES_AT + 2]
-    return bool(int.from_bytes(flags, "little") & SUPPORT_ERROR_INFO)
-
-
-def take_security_offer(connect_initial: bytes) -> tuple[bytes, int]:
-    """The Connect-Initial with its encryption methods zeroed, and what they were (TS_UD_CS_SEC, 2.2.1.3.3). Raises RdpError."""
-    _, at = _blocks_at(connect_initial, b"Duca")
-    edited = bytearray(connect_initial)
-    while at + 4 <= len(edited):
-        kind, length = struct.unpack_from("<HH", edited, at)
-        if length < 4 or at + length > len(edited):
-            raise RdpError("a conference block that lies about its length")
-        if kind == CS_SECURITY and length >= 12:
-            methods, extended = struct.unpack_from("<II", edited, at + 4)
-            edited[at + 4 : at + 12] = bytes(8)
-            return bytes(edited), methods | extended
-        at += length
-    return connect_initial, 0
+Block = tuple[int, bytes]
 
 
 def _ber(tag: bytes, content: bytes) -> bytes:
@@ -77,36 +47,168 @@ def _ber_head(data: bytes, at: int) -> tuple[int, int]:
     return at + 1 + size, int.from_bytes(data[at + 1 : at + 1 + size], "big")
 
 
-def for_viewer(connect_response: bytes, *, requested: int | None = None, security: bytes | None = None) -> bytes:
-    """xrdp's Connect-Response as the viewer is to get it.
+def _per_bytes(data: bytes, at: int) -> int:
+    """How many bytes the PER length at `at` takes."""
+    if at >= len(data):
+        raise RdpError("a PER length without an end")
+    return 2 if data[at] & 0x80 else 1
+
+
+def _per(length: int) -> bytes:
+    return struct.pack(">H", 0x8000 | length)
+
+
+_GCC_LENGTH_AT = 7  # in the GCC PDU (T.124): behind the object's key and the choice
+
+
+@dataclass
+class _Conference:
+    """One of the two PDUs taken apart: `before` are the MCS elements before the user data, `head` the GCC PDU up to its blocks' length."""
+
+    tag: bytes
+    before: bytes
+    head: bytes
+    blocks: list[Block] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, pdu: bytes, tag: bytes, key: bytes) -> "_Conference":
+        """Raises RdpError."""
+        if pdu[4:9] != _X224_DATA + tag:
+            raise RdpError("not the MCS PDU that is due")
+        start, _ = _ber_head(pdu, 9)
+        at = start
+        while True:  # the user data is what reaches to the end
+            content, length = _ber_head(pdu, at + 1)
+            if content + length >= len(pdu):
+                break
+            at = content + length
+        if content + length != len(pdu) or pdu[at] != 0x04:
+            raise RdpError("an MCS PDU that lies about its length")
+        gcc = pdu[content:]
+        key_at = gcc.find(key)
+        if key_at < 0:
+            raise RdpError("no conference user data")
+        length_at = key_at + len(key)
+        conference = cls(tag, pdu[start:at], gcc[:length_at])
+        at = length_at + _per_bytes(gcc, length_at)
+        while at + 4 <= len(gcc):
+            kind, length = struct.unpack_from("<HH", gcc, at)
+            if length < 4 or at + length > len(gcc):
+                raise RdpError("a conference block that lies about its length")
+            conference.blocks.append((kind, gcc[at + 4 : at + length]))
+            at += length
+        return conference
+
+    def first(self, wanted: int) -> bytes:
+        """The content of the first block of a kind; b"" without one."""
+        return next((data for kind, data in self.blocks if kind == wanted), b"")
+
+    def pack(self) -> bytes:
+        """The whole PDU."""
+        blocks = b"".join(struct.pack("<HH", kind, 4 + len(data)) + data for kind, data in self.blocks)
+        head = self.head
+        if self.tag == _REQUEST[0]:
+            rest = head[_GCC_LENGTH_AT + _per_bytes(head, _GCC_LENGTH_AT) :]
+            head = head[:_GCC_LENGTH_AT] + _per(len(rest) + 2 + len(blocks)) + rest
+        # The length in a response is 0x2a from every server, whatever follows: viewers skip it (and count on one byte).
+        return tpkt(_X224_DATA + _ber(self.tag, self.before + _ber(b"\x04", head + _per(len(blocks)) + blocks)))
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A viewer's Connect-Initial: the encryption methods that it offers (TS_UD_CS_SEC, 2.2.1.3.3), whether it has dynamic channels, and
+    whether it understands the Set Error Info PDU."""
+
+    pdu: bytes
+    methods: int
+    has_dynamic_channels: bool
+    knows_error_info: bool
+
+    @classmethod
+    def parse(cls, pdu: bytes) -> "Offer":
+        """Raises RdpError."""
+        conference = _Conference.parse(pdu, *_REQUEST)
+        security = conference.first(CS_SECURITY)
+        methods = struct.unpack_from("<II", security) if len(security) >= 8 else ()
+        early = conference.first(CS_CORE)[_EARLY_CAPABILITIES_AT : _EARLY_CAPABILITIES_AT + 2]
+        names = [name.lower() for name, _ in _channels(conference.first(CS_NETWORK))]
+        return cls(
+            pdu,
+            methods=methods[0] | methods[1] if methods else 0,
+            has_dynamic_channels=DYNAMIC_CHANNELS in names or len(names) >= MOST_CHANNELS,  # no room for one more
+            knows_error_info=bool(int.from_bytes(early, "little") & SUPPORT_ERROR_INFO),
+        )
+
+    def for_xrdp(self, size: tuple[int, int] | None) -> bytes:
+        """The PDU as xrdp is to get it: nothing encrypted, in the guest's size in pixels if known, and with dynamic channels."""
+        conference = _Conference.parse(self.pdu, *_REQUEST)
+        blocks = [(kind, _edited(kind, data, size)) for kind, data in conference.blocks]
+        if not self.has_dynamic_channels:
+            channels = [*_channels(conference.first(CS_NETWORK)), (DYNAMIC_CHANNELS, _CHANNEL_INITIALIZED)]
+            network = struct.pack("<I", len(channels)) + b"".join(struct.pack("<8sI", *each) for each in channels)
+            blocks = [*(each for each in blocks if each[0] != CS_NETWORK), (CS_NETWORK, network)]
+        conference.blocks = blocks
+        return conference.pack()
+
+
+def _edited(kind: int, data: bytes, size: tuple[int, int] | None) -> bytes:
+    if kind == CS_SECURITY and len(data) >= 8:
+        return bytes(8) + data[8:]
+    if kind == CS_CORE and size and len(data) >= _SIZE_AT + 4:
+        return data[:_SIZE_AT] + struct.pack("<HH", *size) + data[_SIZE_AT + 4 :]
+    return data
+
+
+def _channels(network: bytes) -> list[tuple[bytes, int]]:
+    """TS_UD_CS_NET's names, of 8 bytes, and options (2.2.1.3.4). Raises RdpError."""
+    if not network:
+        return []
+    count = int.from_bytes(network[:4], "little")
+    if count > MOST_CHANNELS or len(network) < 4 + 12 * count:
+        raise RdpError("a list of channels that lies about its length")
+    return [struct.unpack_from("<8sI", network, 4 + 12 * n) for n in range(count)]
+
+
+def _without_last(network: bytes) -> tuple[bytes, int]:
+    """TS_UD_SC_NET (2.2.1.4.4) without its last channel, and that one."""
+    if len(network) < 4:
+        raise RdpError("an answer without channels")
+    io_channel, count = struct.unpack_from("<HH", network)
+    if not count or len(network) < 4 + 2 * count:
+        raise RdpError("an answer without channels")
+    ids: Iterable[int] = struct.unpack_from(f"<{count}H", network, 4)
+    *others, last = ids
+    padding = bytes(2) if len(others) % 2 else b""
+    return struct.pack(f"<HH{len(others)}H", io_channel, len(others), *others) + padding, last
+
+
+@dataclass(frozen=True)
+class Answer:
+    """xrdp's Connect-Response as the viewer is to get it; `extra_channel` is the MCS channel that was left out (0: none)."""
+
+    pdu: bytes
+    extra_channel: int = 0
+
+
+def for_viewer(
+    connect_response: bytes, *, requested: int | None = None, security: bytes | None = None, takes_last_channel: bool = False
+) -> Answer:
+    """Edits xrdp's Connect-Response.
 
     `requested` goes into SC_CORE's clientRequestedProtocols (2.2.1.4.2; None: the viewer did not negotiate), `security` is SC_SECURITY's
-    content (TS_UD_SC_SEC1, 2.2.1.4.3; None: as xrdp has it). Raises RdpError.
+    content (TS_UD_SC_SEC1, 2.2.1.4.3; None: as xrdp has it), `takes_last_channel` leaves out the channel that the viewer does not know of.
+    Raises RdpError.
     """
-    if connect_response[4:9] != _X224_DATA + b"\x7f\x66":
-        raise RdpError("not an MCS Connect-Response")
-    at, _ = _ber_head(connect_response, 9)
-    start = at
-    while at < len(connect_response) and connect_response[at] != 0x04:  # result, connect id, domain parameters, then user data
-        content, length = _ber_head(connect_response, at + 1)
-        at = content + length
-    if at >= len(connect_response):
-        raise RdpError("a Connect-Response without user data")
-    before = connect_response[start:at]
-    content, length = _ber_head(connect_response, at + 1)
-    if content + length != len(connect_response):
-        raise RdpError("a Connect-Response that lies about its length")
-    conference = connect_response[content:]
-    length_at, blocks_at = _blocks_at(conference, b"McDn")
-    blocks = b""
-    for kind, data in _blocks(conference[blocks_at:]):
+    conference = _Conference.parse(connect_response, *_RESPONSE)
+    extra, blocks = 0, []
+    for kind, data in conference.blocks:
+        content = data
         if kind == SC_CORE and requested is not None:
-            content_of = data[:4] + struct.pack("<I", requested)
+            content = data[:4] + struct.pack("<I", requested)
         elif kind == SC_SECURITY and security is not None:
-            content_of = security
-        else:
-            content_of = data
-        blocks += struct.pack("<HH", kind, 4 + len(content_of)) + content_of
-    # The length that stands before McDn is 0x2a from every server, whatever follows: viewers skip it (and count on one byte).
-    conference = conference[:length_at] + struct.pack(">H", 0x8000 | len(blocks)) + blocks
-    return tpkt(_X224_DATA + _ber(b"\x7f\x66", before + _ber(b"\x04", conference)))
+            content = security
+        elif kind == SC_NETWORK and takes_last_channel:
+            content, extra = _without_last(data)
+        blocks.append((kind, content))
+    conference.blocks = blocks
+    return Answer(conference.pack(), extra)

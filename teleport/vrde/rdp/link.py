@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 
-from teleport.vrde.rdp import conference, pdu
+from teleport.vrde.rdp import pdu
 from teleport.vrde.rdp.pdu import ErrorInfo, FrameFollower
 from teleport.vrde.rdp.security import StandardSecurity
+from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.streams import READ_BYTES, pipe
 
 FAREWELL_SECONDS = 1.0  # a viewer that does not read is not waited for any longer
@@ -20,7 +21,7 @@ async def read_pdu(reader: asyncio.StreamReader) -> bytes:
 
 
 class Link:
-    """`back_reader` and `back_writer` are xrdp's side; `security` None: TLS is around it all; `initial` is the viewer's Connect-Initial."""
+    """`back_reader` and `back_writer` are xrdp's side; `security` None: TLS is around it all; `stand_in` for a viewer that needs one."""
 
     def __init__(
         self,
@@ -29,13 +30,16 @@ class Link:
         *,
         security: StandardSecurity | None,
         protection: str,
-        initial: bytes,
+        knows_error_info: bool,
+        stand_in: StandIn | None,
     ) -> None:
         self._reader, self._writer = viewer
         self.back_reader, self.back_writer = back
         self._security = security
         self.protection = protection
-        self._knows_error_info = conference.knows_error_info(initial)
+        self._knows_error_info = knows_error_info
+        self._stand_in = stand_in
+        self._is_passed_as_it_comes = security is None and stand_in is None
         self._follower = FrameFollower()
         self._ended = asyncio.Event()
         self._why: ErrorInfo | None = None
@@ -49,26 +53,30 @@ class Link:
 
     async def _to_viewer(self) -> None:
         """xrdp's bytes to the viewer, to their end."""
-        if self._security is None:
+        if self._is_passed_as_it_comes:
             while data := await self.back_reader.read(READ_BYTES):
                 self._follower.feed(data)
                 self._writer.write(data)
                 await self._writer.drain()
             return
         while True:
-            self._writer.write(self._security.from_server(await read_pdu(self.back_reader)))
-            await self._writer.drain()
+            data = await read_pdu(self.back_reader)
+            if self._stand_in:
+                passed = self._stand_in.from_xrdp(data)
+                self.back_writer.write(passed.to_xrdp)
+                data = passed.to_viewer
+            if data:
+                self._writer.write(self._security.from_server(data) if self._security else data)
+                await self._writer.drain()
 
     async def to_xrdp(self) -> None:
         """The viewer's bytes to xrdp, to their end."""
-        if self._security is None:
+        if self._is_passed_as_it_comes:
             await pipe(self._reader, self.back_writer)
             return
-        while True:
-            recoded = self._security.from_viewer(await read_pdu(self._reader))
-            if recoded is not None:
-                self.back_writer.write(recoded)
-                await self.back_writer.drain()
+        while True:  # whole PDUs: `_to_viewer` may put one of its own between
+            self.back_writer.write(await self.next_for_xrdp())
+            await self.back_writer.drain()
 
     async def next_for_xrdp(self) -> bytes:
         """The viewer's next PDU as xrdp is to get it."""

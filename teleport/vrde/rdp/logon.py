@@ -1,6 +1,6 @@
 """The Client Info PDU (MS-RDPBCGR 2.2.1.11): the one place where a viewer says who it is, and the only one that the front rewrites.
 
-xrdp gets the screen as the domain, a name that means nothing, an empty password and the autologon flag: it never sees the real ones.
+xrdp gets the screen as the domain, a name and a password that mean nothing, and the autologon flag: it never sees the real ones.
 """
 
 import struct
@@ -26,6 +26,7 @@ class InfoFlag(IntFlag):
 
 # xrdp takes a login without these for one that it decrypted wrongly; not every viewer sets them.
 _ALWAYS = InfoFlag.MOUSE | InfoFlag.DISABLE_CTRL_ALT_DEL | InfoFlag.UNICODE | InfoFlag.MAXIMIZE_SHELL
+_NOBODY = "vm"  # the name and the password that xrdp gets
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class ClientInfo:
         return struct.pack("<HH", SEC_INFO_PKT, 0) + lengths + b"".join(text + zero for text in raw) + self.rest
 
     def for_xrdp(self, screen: int) -> "ClientInfo":
-        """What our xrdp is told: the screen, no password, log in at once."""
+        """What our xrdp is told: the screen, and to log in at once, which it does only for a name and (since 0.10) a password."""
         flags = self.flags | InfoFlag.AUTOLOGON | _ALWAYS
         if not self.rest:  # RDP 4 viewers set the flag without the packet, which xrdp then looks for
             flags &= ~InfoFlag.EXTENDED
-        return replace(self, flags=flags, domain=f"@{screen}", user="vm", password="", shell="", folder="")
+        return replace(self, flags=flags, domain=f"@{screen}", user=_NOBODY, password=_NOBODY, shell="", folder="")
 
 
 @dataclass(frozen=True)

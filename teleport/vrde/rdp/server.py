@@ -25,7 +25,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 
-from teleport.errors import TeleportError
+from teleport.errors import TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings
 from teleport.machines.vrde_properties import SecurityMethod
 from teleport.vrde import certificate, usb_frames, usb_login, vnc_password
@@ -34,10 +34,12 @@ from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
 from teleport.vrde.login import Login
 from teleport.vrde.rdp import channels, conference, pdu
+from teleport.vrde.rdp.conference import Offer
 from teleport.vrde.rdp.link import FAREWELL_SECONDS, Link, read_pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, ErrorInfo, Protocol, RdpError, Refusal, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
+from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
 from teleport.vrde.sessions import Ending
 from teleport.vrde.streams import first_to_end, peer_of
@@ -151,7 +153,9 @@ class RdpServer:
         password = vnc_password.random_password()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await relay.serve(reader, writer, label=f"screen {number}", password=lambda: vnc_password.fresh(password))
+            await relay.serve(
+                reader, writer, label=f"screen {number}", password=lambda: vnc_password.fresh(password), grants_sizes=True
+            )
 
         ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}.{secrets.randbelow(254) + 1}"
 
@@ -277,32 +281,43 @@ class RdpServer:
         try:
             back_writer.write(pdu.PLAIN_REQUEST)
             await read_pdu(back_reader)  # its confirm: the viewer gets our own
+            security: StandardSecurity | None = None
+            data = None
             if tls and self._certificate:
                 writer.write(pdu.confirm(Protocol.TLS))
                 await writer.drain()
                 await writer.start_tls(self._certificate.context)
-                initial = await read_pdu(reader)
-                back_writer.write(conference.take_security_offer(initial)[0])  # TLS is all there is
-                writer.write(conference.for_viewer(await read_pdu(back_reader), requested=request.protocols))
-                version = writer.get_extra_info("ssl_object").version()
-                return Link((reader, writer), (back_reader, back_writer), security=None, protection=version, initial=initial)
-            if self._server_key is None:
-                raise _RefusedError("Standard RDP Security is switched off")
-            writer.write(pdu.confirm(Protocol.RDP) if request.negotiates else pdu.CONFIRM_WITHOUT_NEGOTIATION)
-            security = StandardSecurity(self._server_key)
-            initial = await read_pdu(reader)
-            for_xrdp, offered = conference.take_security_offer(initial)
-            data = security.choose(offered)
-            back_writer.write(for_xrdp)
-            requested = request.protocols if request.negotiates else None
-            writer.write(conference.for_viewer(await read_pdu(back_reader), requested=requested, security=data))
+                protection = writer.get_extra_info("ssl_object").version()
+                offer = Offer.parse(await read_pdu(reader))  # TLS is all there is, whatever else it offers
+            else:
+                if self._server_key is None:
+                    raise _RefusedError("Standard RDP Security is switched off")
+                writer.write(pdu.confirm(Protocol.RDP) if request.negotiates else pdu.CONFIRM_WITHOUT_NEGOTIATION)
+                protection, security = "Standard RDP Security", StandardSecurity(self._server_key)
+                offer = Offer.parse(await read_pdu(reader))
+                data = security.choose(offer.methods)
+            back_writer.write(offer.for_xrdp(await self._guest_size()))
+            answer = conference.for_viewer(
+                await read_pdu(back_reader), requested=request.protocols if request.negotiates else None, security=data,
+                takes_last_channel=not offer.has_dynamic_channels,
+            )  # fmt: skip
+            writer.write(answer.pdu)
             return Link(
-                (reader, writer), (back_reader, back_writer), security=security, protection="Standard RDP Security",
-                initial=initial,
+                (reader, writer), (back_reader, back_writer), security=security, protection=protection,
+                knows_error_info=offer.knows_error_info,
+                stand_in=StandIn(answer.extra_channel) if answer.extra_channel else None,
             )  # fmt: skip
         except BaseException:
             back_writer.close()
             raise
+
+    async def _guest_size(self) -> tuple[int, int] | None:
+        """The first screen's in pixels, so that xrdp needs not change the viewer's at once; None while the guest's display is not there.
+        Which screen the viewer wants, it says later."""
+        try:
+            return await self._screens.relay(1).size()
+        except UnreachableError:
+            return None
 
     async def _log_on(self, link: Link, address: str) -> tuple[Logon, bytes]:
         """Passes PDUs on up to the Client Info, and decides. Raises _RefusedError."""

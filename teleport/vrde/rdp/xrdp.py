@@ -62,7 +62,6 @@ port={port}
 username=na
 password={password}
 chansrvport={door}
-enable_dynamic_resizing=false
 """
 
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from PIL import Image
@@ -22,6 +23,13 @@ GUEST = (
         "31c08ed88ed0bc007cfbb80300cd10b800b88ec0fcbb90026631d2f4b401cd16740bb400cd16b41e89dfab89fb66a16c046639c574"
         "e56689c566426689d066b90a000000bf5e0166526631d266f7f12688152680053026c645012f83ef026685c075e6665a89d783e73f"
         "d1e781c7700426c605db26885501eba1"
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
+SIZE_CHANGES = (
+    bytes.fromhex(  # boot sector: a green screen of text, 720x400; with the first key 640x480 pixels of graphics, stripes that change
+        "31c08ed88ed0bc007cfbb80300cd10b800b88ec031ffb82020b9d007fcf3ab31c0cd16b81200cd10bac403b80202efb800a08ec0"
+        "31ffb90096a06c04f3aaf4ebf3"
     ).ljust(510, b"\0")
     + b"\x55\xaa"
 )
@@ -123,6 +131,38 @@ class Guest:
             self.socket.close()
 
 
+@contextlib.asynccontextmanager
+async def far_away(port: int, *, seconds: float) -> AsyncIterator[int]:
+    """A port of 127.0.0.1 that passes bytes on to another, late by so much each way."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            while True:
+                due, data = await pieces.get()
+                await asyncio.sleep(due - time.monotonic())
+                writer.write(data) if data else writer.close()
+
+        delivering = asyncio.create_task(deliver())
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                pieces.put_nowait((time.monotonic() + seconds, data))
+        pieces.put_nowait((time.monotonic() + seconds, b""))
+        await asyncio.wait([delivering], timeout=2 * seconds)
+        delivering.cancel()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(carry(reader, back[1]), carry(back[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
 async def migrate(source: Guest, target: Guest) -> None:
     """A native migration; returns when the target runs."""
     uri = f"unix:{source.folder}/migration"
@@ -175,6 +215,13 @@ class Xvfb:
         self.s.sendall(struct.pack("<BBHIhhHHI", 73, 2, 5, self.root, x, y, width, height, 0xFFFFFFFF))
         return self._read(struct.unpack("<4xI24x", self._reply())[0] * 4)
 
+    def resize_windows(self, width: int, height: int) -> None:
+        """What somebody does who pulls at a window's edge; to all windows, for want of a better choice."""
+        self.s.sendall(struct.pack("<BxHI", 15, 2, self.root))  # QueryTree
+        (count,) = struct.unpack_from("<H", self._reply(), 16)
+        for window in struct.unpack(f"<{count}I", self._read(4 * count)):
+            self.s.sendall(struct.pack("<BxHIHxxII", 12, 5, window, 0xC, width, height))  # ConfigureWindow
+
     async def type(self, text: str, codes: dict[str, int] = KEYCODES) -> None:
         self.fake(6, 0, 300, 200)  # no window manager: the keys go where the pointer is
         await asyncio.sleep(0.2)
@@ -190,21 +237,21 @@ class Xvfb:
         Image.frombytes("RGB", self.size, self.image(), "raw", "BGRX").save(path)
         return path
 
-    async def shows_guest(self, seconds: float = 30) -> None:
-        """Waits for the counter's green background: exact at 24 and 32 bits, about so at 16."""
-        await until(self.green, seconds, "the guest in the viewer")
+    async def shows_guest(self, seconds: float = 30, area: tuple[int, int, int, int] = COUNTER) -> None:
+        """Waits for the counter's green background, or that of an area: exact at 24 and 32 bits, about so at 16."""
+        await until(lambda: self.green(area), seconds, "the guest in the viewer")
 
-    def green(self) -> bool:
-        pixels = self.image(*COUNTER)
+    def green(self, area: tuple[int, int, int, int] = COUNTER) -> bool:
+        pixels = self.image(*area)
         greens = sum(1 for i in range(0, len(pixels), 4) if pixels[i] < 16 and 150 < pixels[i + 1] < 190 and pixels[i + 2] < 16)
         return greens > len(pixels) // 40
 
-    async def moves(self, pictures: int = 4, seconds: float = 20) -> None:
-        """Waits until the counter has shown so many different pictures more."""
-        seen = {self.image(*COUNTER)}
+    async def moves(self, pictures: int = 4, seconds: float = 20, area: tuple[int, int, int, int] = COUNTER) -> None:
+        """Waits until the counter, or an area, has shown so many different pictures more."""
+        seen = {self.image(*area)}
 
         def more() -> bool:
-            seen.add(self.image(*COUNTER))
+            seen.add(self.image(*area))
             return len(seen) > pictures
 
         await until(more, seconds, "a moving picture")

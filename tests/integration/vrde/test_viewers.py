@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes.mstsc import Mstsc
-from tests.integration.vrde.desk import KEYPAD, Desk, at, rdesktop, settings, until, xfreerdp
+from tests.integration.vrde.desk import KEYPAD, SIZE_CHANGES, Desk, at, far_away, rdesktop, settings, until, xfreerdp
 
 pytestmark = pytest.mark.qemu
 
@@ -65,6 +65,58 @@ def test_a_viewer_of_another_size_takes_the_guests(short_folder):
         await viewer.x.shows_guest()
         await viewer.x.moves()
         viewer.x.shot("viewer-other-size")
+
+    asyncio.run(at(short_folder, body))
+
+
+BELOW_TEXT = (72, 430, 80, 16)  # on the screen only once the guest has 480 lines
+
+
+@pytest.mark.parametrize("name", ["xfreerdp-tls-32", "rdesktop", "rdesktop-4"])
+def test_the_guest_changes_its_size(name, short_folder):
+    async def body(desk: Desk):
+        guest = await desk.guest(floppy=SIZE_CHANGES)
+        _, status = await desk.front(settings(), guest.vnc)
+        viewer = desk.viewer(VIEWERS[name][0](status["port"]), size="800x600", stdin=b"yes\n")
+        await viewer.x.shows_guest()
+        await viewer.x.type("a")
+        await viewer.x.shows_guest(area=BELOW_TEXT)
+        await viewer.x.moves(area=BELOW_TEXT)
+        assert viewer.process.poll() is None
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_a_viewer_that_asks_for_another_size_keeps_the_guests(short_folder):
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        _, status = await desk.front(settings(), guest.vnc)
+        viewer = desk.viewer(xfreerdp(status["port"], "/dynamic-resolution"), size="1024x768")
+        await viewer.x.shows_guest()
+        for size in ((1000, 700), (800, 500)):
+            viewer.x.resize_windows(*size)
+            await viewer.x.moves()
+        await viewer.x.type("still")
+        await until(lambda: guest.screen()[1] == "still", what="the typed text in the guest")
+        await viewer.x.shows_guest()
+        await viewer.x.moves()
+        assert viewer.process.poll() is None
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_a_viewer_from_far_away(short_folder):
+    """xrdp has put its viewer on the screen long before that one's answers come."""
+
+    async def body(desk: Desk):
+        guest = await (await desk.guest()).counting()
+        _, status = await desk.front(settings(), guest.vnc)
+        async with far_away(status["port"], seconds=0.25) as port:
+            viewer = desk.viewer(xfreerdp(port, "/size:1024x768"), size="1024x768")
+            await viewer.x.shows_guest()
+            await viewer.x.moves()
+            await viewer.x.type("far")
+            await until(lambda: guest.screen()[1] == "far", what="the typed text in the guest")
 
     asyncio.run(at(short_folder, body))
 

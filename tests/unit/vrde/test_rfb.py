@@ -99,6 +99,8 @@ CLIENT = [
     (ClientKind.CUT_TEXT, b"\6\0\0\0\0\0\0\3abc"),
     (ClientKind.CUT_TEXT, b"\6\0\0\0" + struct.pack(">i", -4) + b"abcd"),
     (ClientKind.CUT_TEXT, b"\6" + bytes(7)),
+    (ClientKind.SET_DESKTOP_SIZE, b"\xfb\0\4\0\3\0\0\0"),
+    (ClientKind.SET_DESKTOP_SIZE, b"\xfb\0\4\0\3\0\2\0" + bytes(32)),
     (ClientKind.QEMU, b"\xff\0\0\1" + bytes(8)),
     (ClientKind.QEMU, b"\xff\1\0\0"),
     (ClientKind.QEMU, b"\xff\1\0\2" + bytes(6)),
@@ -115,7 +117,16 @@ def test_a_viewers_messages_are_cut_right_however_they_arrive():
 
 @pytest.mark.parametrize(
     "data",
-    [b"\7", b"\1", b"G", b"\2\0\xff\xff", b"\6\0\0\0\x7f\xff\xff\xff", b"\6\0\0\0\x80\0\0\0", b"\xff\2"],
+    [
+        b"\7",
+        b"\1",
+        b"G",
+        b"\2\0\xff\xff",
+        b"\6\0\0\0\x7f\xff\xff\xff",
+        b"\6\0\0\0\x80\0\0\0",
+        b"\xff\2",
+        b"\xfb\0\0\0\0\0\x11\0",
+    ],
 )
 def test_a_viewers_nonsense_ends_it(data):
     with pytest.raises(RfbError):

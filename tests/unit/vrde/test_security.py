@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import ARC4
 from cryptography.hazmat.primitives.ciphers import Cipher
 
-from teleport.vrde.rdp import conference, security
-from teleport.vrde.rdp.pdu import RdpError, SendData, tpkt
+from teleport.vrde.rdp import security
+from teleport.vrde.rdp.pdu import RdpError, SendData
 from teleport.vrde.rdp.security import METHOD_40, METHOD_56, METHOD_128, Keys, ServerKey, StandardSecurity
 
 CHANNEL = b"\x64\0\6\3\xeb\x70"
@@ -133,45 +133,3 @@ def test_nothing_encrypted_before_the_keys_and_no_second_exchange(server_key):
         server.from_viewer(viewer.exchange())
     with pytest.raises(RdpError):
         security.choose_method(16)
-
-
-def test_the_connect_response_gets_our_key(server_key):
-    head = bytes.fromhex("0a0100020100301a020122020103020100020101020100020101020300fff8020102")
-    blocks = (
-        bytes.fromhex("010c0c000400080000000000")
-        + bytes.fromhex("020c0c000000000000000000")
-        + bytes.fromhex("030c0800eb030000")
-    )
-    gcc = bytes.fromhex("000500147c00012a14760a01010001c0004d63446e") + bytes((len(blocks),)) + blocks
-    body = head + b"\x04" + bytes((len(gcc),)) + gcc
-    response = tpkt(b"\x02\xf0\x80\x7f\x66" + bytes((len(body),)) + body)
-    data = StandardSecurity(server_key).choose(METHOD_128)
-    edited = conference.for_viewer(response, security=data)
-    assert struct.unpack_from(">H", edited, 2) == (len(edited),)
-    assert edited[7:10] == b"\x7f\x66\x82"
-    assert struct.unpack_from(">H", edited, 10) == (len(edited) - 12,)
-    at = edited.index(b"McDn") + 4
-    assert struct.unpack_from(">H", edited, at) == (0x8000 | (len(edited) - at - 2),)
-    assert [kind for kind, _ in conference._blocks(edited[at + 2 :])] == [0x0C01, 0x0C02, 0x0C03]
-    assert dict(conference._blocks(edited[at + 2 :]))[0x0C02] == data
-    told = conference.for_viewer(response, requested=0x1B)
-    at = told.index(b"McDn") + 4
-    assert dict(conference._blocks(told[at + 2 :]))[0x0C01] == bytes.fromhex("04000800") + struct.pack("<I", 0x1B)
-    for cut in range(len(response)):
-        with pytest.raises(RdpError):
-            conference.for_viewer(response[:cut], security=data)
-
-
-def test_the_viewers_offer_is_taken_out():
-    blocks = (
-        struct.pack("<HHI", 0xC001, 8, 0x80004) + struct.pack("<HHII", 0xC002, 12, 3, 16) + struct.pack("<HHI", 0xC003, 8, 0)
-    )
-    initial = tpkt(b"\x02\xf0\x80\x7f\x65" + b"....Duca" + struct.pack(">H", 0x8000 | len(blocks)) + blocks)
-    edited, offered = conference.take_security_offer(initial)
-    assert offered == 3 | 16
-    assert len(edited) == len(initial)
-    assert conference.take_security_offer(edited) == (edited, 0)
-    with pytest.raises(RdpError):
-        conference.take_security_offer(initial.replace(b"Duca", b"Duck"))
-    with pytest.raises(RdpError):
-        conference.take_security_offer(initial.replace(b"\1\xc0\x08\0", b"\1\xc0\xff\xff"))
