@@ -2,8 +2,9 @@
  *
  *   printf 'SERVICE\0USER\0PASSWORD\0' | teleport-pam-check      0: right; 1: wrong (PAM's reason on stderr); 2: misused
  *
- * Installed setgid shadow (deploy/set-up --pam-helper), which is enough for pam_unix to read the hashes: no root. It takes nothing
- * from its arguments or environment; PAM's own delay after a failure holds for it, as for su.
+ * Installed setgid shadow (deploy/set-up --pam-helper), which is enough to read the hashes: no root. Since PAM 1.7 (Debian 13)
+ * pam_unix leaves them to its unix_chkpwd, which for an account other than its caller's goes back to the real group: so shadow is
+ * made that one, too. It takes nothing from its arguments or environment; PAM's own delay after a failure holds for it, as for su.
  */
 #include <security/pam_appl.h>
 #include <stdio.h>
@@ -48,6 +49,8 @@ int main(void)
     if (strcmp(fields[0], "teleport") != 0 && strcmp(fields[0], "login") != 0)
         return 2; /* other services may ask for less than a password */
     if (fields[1][0] == 0)
+        return 2;
+    if (setregid(getegid(), getegid()) != 0)
         return 2;
     password = fields[2];
     int result = pam_start(fields[0], fields[1], &conversation, &handle);
