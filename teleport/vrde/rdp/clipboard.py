@@ -29,6 +29,7 @@ _MONITOR_READY, _FORMAT_LIST, _FORMAT_LIST_RESPONSE, _DATA_REQUEST, _DATA_RESPON
 _OK, _FAIL = 1, 2
 _TEXT, _UNICODE_TEXT = 1, 13  # CF_TEXT, CF_UNICODETEXT
 _NAME_BYTES = 32  # of a format's short name: nobody has announced long ones
+_NO_TEXT, _NO_TEXT_NAME = 0xC0DE, "Teleport empty"  # a registered format of our own, which nobody knows how to paste
 _ANSI = "cp1252"
 
 
@@ -36,9 +37,10 @@ def _pdu(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
     return struct.pack("<HHI", kind, flags, len(body)) + body
 
 
-def format_list(*formats: int) -> bytes:
-    """The PDU that offers these formats."""
-    return _pdu(_FORMAT_LIST, 0, b"".join(struct.pack("<I", each) + bytes(_NAME_BYTES) for each in formats))
+def format_list(*formats: int, name: str = "") -> bytes:
+    """The PDU that offers these formats; registered ones have a name of at most 15 characters."""
+    encoded = name.encode("utf-16-le").ljust(_NAME_BYTES, b"\0")
+    return _pdu(_FORMAT_LIST, 0, b"".join(struct.pack("<I", each) + encoded for each in formats))
 
 
 class ClipboardChannel:
@@ -68,8 +70,12 @@ class ClipboardChannel:
 
     def offer(self, text: str | None) -> None:
         """See ViewerClipboard."""
+        if text is not None:
+            self._send(format_list(_UNICODE_TEXT, _TEXT))
+        elif self._text is not None:  # otherwise it has copied something of its own since, which stays
+            # an empty list would say it, but FreeRDP 3 takes no notice of one, and goes on pasting what it once fetched
+            self._send(format_list(_NO_TEXT, name=_NO_TEXT_NAME))
         self._text = text
-        self._send(format_list(_UNICODE_TEXT, _TEXT) if text is not None else format_list())
 
     def ask(self) -> None:
         """See ViewerClipboard."""

@@ -65,8 +65,10 @@ class Rdp:
     def _take(self, pdu: bytes) -> None:
         kind, flags, size = struct.unpack_from("<HHI", pdu)
         assert size == len(pdu) - 8
-        if kind == 2:
-            self.offers = size > 0
+        if kind == 2 and size:  # FreeRDP 3 takes no notice of an empty list
+            formats = {format_ for (format_,) in struct.iter_unpack("<I32x", pdu[8:])}
+            self.offers = UNICODE in formats
+            self.has = None  # what it had copied itself is replaced by any list
         elif kind == 4:
             self.asked += 1
         elif kind == 5:
@@ -177,6 +179,16 @@ def test_each_way_is_closed_alone_and_opened_again() -> None:
     assert agent.heard() == [Said(Kind.GRAB, vdagent.TEXT), Said(Kind.CLIPBOARD, vdagent.NONE), Said(Kind.RELEASE)]
     agent.clipboard.allow(inwards=True, outwards=True)
     assert agent.heard() == [Said(Kind.GRAB, vdagent.TEXT)]
+
+
+def test_what_a_viewer_has_copied_itself_stays_when_the_guests_text_is_withdrawn() -> None:
+    agent = Agent(inwards=False).begin()
+    viewer, other = Rdp(agent.clipboard), Rdp(agent.clipboard)
+    agent.copies("guest's")
+    viewer.copies("viewer's")
+    agent.clipboard.allow(inwards=False, outwards=False)
+    assert viewer.has == "viewer's"
+    assert not other.offers
 
 
 def test_texts_that_are_too_long_are_not_taken() -> None:
