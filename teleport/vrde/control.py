@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from teleport import errors
 from teleport.errors import HypervisorError, StorageError, TeleportError, UnreachableError
 from teleport.machines.vrde import VrdeSettings, to_dict
 from teleport.vrde.endpoint import CHANNELS
-from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
+from teleport.vrde.front_config import CONTROL_SOCKET, GO_ON, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20
@@ -89,11 +90,16 @@ class FrontClient:
         await self.ask("usb-told", name=name, text=text)
 
     async def stop(self, reason: str = "") -> None:
-        """Ends it and returns when its process is gone. Nothing to do when there is none."""
+        """Ends it and returns when its process is gone. Nothing to do when there is none. Raises UnreachableError for one that is there
+        and does not answer."""
         try:
             pid = int(str((await self.status())["pid"]))
             watched = os.pidfd_open(pid)
-        except (UnreachableError, ProcessLookupError):
+        except ProcessLookupError:
+            return
+        except UnreachableError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise
             return
         try:
             await self.ask("stop", reason=reason)
@@ -111,7 +117,8 @@ class FrontClient:
 
 
 async def start(config: FrontConfig) -> Json:
-    """Starts a front and returns its status once the port is bound. Raises what kept it from that.
+    """Starts a front and returns its status once the port is bound. Raises what kept it from that; no front is there then, or it ends by
+    itself once it has come so far, as when this is cancelled.
 
     The folder is made with mode 0700 where it is missing; the log is `vrde.log` in it.
     """
@@ -125,24 +132,27 @@ async def start(config: FrontConfig) -> Json:
         log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise StorageError("the remote display", f"its folder {folder} cannot be used: {error}") from error
-    read_end, write_end = os.pipe()
-    try:
-        # A session of its own: it must not end with its parent's terminal or process group.
-        process = subprocess.Popen(  # noqa: ASYNC220  # fork and exec only, and a child that forks at once
-            [sys.executable, "-m", "teleport.vrde.front", "--detach", "--config", str(config_path), "--ready-fd", str(write_end)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,), start_new_session=True, cwd="/",
-        )  # fmt: skip
-    finally:
-        os.close(write_end)
-        os.close(log)
-    process.wait()  # it has forked away by now: nobody's child, it needs nobody to outlive it
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            answer = await _first_line(read_end)
-    except TimeoutError as error:
-        raise HypervisorError(
-            "the remote display", f"its front says nothing for {START_SECONDS} s; see {folder / LOG_FILE}"
-        ) from error
+    ours, theirs = socket.socketpair()
+    with ours:
+        try:
+            # A session of its own: it must not end with its parent's terminal or process group.
+            process = subprocess.Popen(  # noqa: ASYNC220  # fork and exec only
+                [sys.executable, "-m", "teleport.vrde.front", "--detach", "--config", str(config_path),
+                 "--starter-fd", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs.fileno(),), start_new_session=True, cwd="/",
+            )  # fmt: skip
+        finally:
+            theirs.close()
+            os.close(log)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                # It forks away once it has read its modules: nobody's child, it needs nobody to outlive it.
+                await asyncio.to_thread(process.wait)
+                answer = await _settle(ours)
+        except TimeoutError as error:
+            raise HypervisorError(
+                "the remote display", f"its front says nothing for {START_SECONDS} s; see {folder / LOG_FILE}"
+            ) from error
     if answer is None:
         raise HypervisorError("the remote display", f"its front ended; see {folder / LOG_FILE}")
     if not answer.pop("ok", False):
@@ -150,13 +160,17 @@ async def start(config: FrontConfig) -> Json:
     return answer
 
 
-async def _first_line(descriptor: int) -> Json | None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=MOST_LINE_BYTES)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb"))
-    try:
+async def _settle(with_front: socket.socket) -> Json | None:
+    """What a front says of its start, None for one that ended. The other end of `teleport.vrde.front.Starter`: a front that serves is
+    told to go on, and one that cannot is gone when this returns."""
+    reader, writer = await asyncio.open_unix_connection(sock=with_front, limit=MOST_LINE_BYTES)
+    with contextlib.closing(writer):
         line = await reader.readline()
         answer = json.loads(line) if line else None
-        return answer if isinstance(answer, dict) else None
-    finally:
-        transport.close()
+        if not isinstance(answer, dict):
+            return None
+        if answer.get("ok"):
+            writer.write(GO_ON)
+        else:
+            await reader.read()
+        return answer

@@ -2,11 +2,12 @@
 
 ::
 
-    python -m teleport.vrde.front --config FILE [--ready-fd N] [--detach]
+    python -m teleport.vrde.front --config FILE [--starter-fd N] [--detach]
 
-`FILE` (mode 0600) is `FrontConfig` as JSON. When the port is bound, or cannot be, one JSON line goes to the descriptor N:
-``{"ok": true, …status}`` or ``{"ok": false, "what": …, "why": …, "hint": …, "kind": …}``. From then on it is talked to over
-``control.sock`` in its folder, one JSON object a line both ways (`teleport.vrde.control` is the other end):
+`FILE` (mode 0600) is `FrontConfig` as JSON. When the port is bound, or cannot be, one JSON line goes to the socket N:
+``{"ok": true, …status}`` or ``{"ok": false, "what": …, "why": …, "hint": …, "kind": …}``. A front that serves is answered `GO_ON`, and
+ends if it is not: nobody would know of it. From then on it is talked to over ``control.sock`` in its folder, one JSON object a line both
+ways (`teleport.vrde.control` is the other end, of the socket N too):
 
     {"do": "status"}                         → {"ok": true, "pid": …, "port": …, "addresses": […], "screens": […], "agent": …, …}
     {"do": "sessions"}                       → {"ok": true, "sessions": […]}
@@ -31,6 +32,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -42,7 +44,7 @@ from teleport.machines.vrde import from_dict
 from teleport.vrde import auth, extension
 from teleport.vrde.clipboard_link import ClipboardLink
 from teleport.vrde.endpoint import Endpoint, TunnelEndpoint, from_text
-from teleport.vrde.front_config import CONTROL_SOCKET, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
+from teleport.vrde.front_config import CONTROL_SOCKET, GO_ON, LOG_FILE, MOST_LINE_BYTES, FrontConfig, Json
 from teleport.vrde.gates import Gates
 from teleport.vrde.guest_agent import GuestAgent
 from teleport.vrde.microphone import Microphone
@@ -284,23 +286,52 @@ def failure(error: TeleportError) -> Json:
     return {"ok": False, "kind": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
 
 
-async def run(config: FrontConfig, ready: Callable[[Json], None]) -> int:
-    """Serves one VM's display; returns the exit status. `ready` gets the status, or the failure, once."""
+class Starter:
+    """Who has started this front and waits for it to serve or to fail, at the other end of a socket; -1: nobody waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor) if descriptor >= 0 else None
+
+    def _tell(self, answer: Json) -> None:
+        if self._socket:
+            self._socket.sendall(json.dumps(answer).encode() + b"\n")
+
+    async def wants(self, status: Json) -> bool:
+        """Tells that the front serves. False: nobody waits for it any more."""
+        if self._socket is None:
+            return True
+        with contextlib.suppress(OSError), self._socket:
+            self._tell({"ok": True} | status)
+            self._socket.setblocking(False)
+            return await asyncio.get_running_loop().sock_recv(self._socket, 1) == GO_ON
+        return False
+
+    def hears(self, error: TeleportError) -> None:
+        """Tells what keeps the front from serving. The socket stays open: its end is that of this process."""
+        if self._socket:
+            with contextlib.suppress(OSError):
+                self._tell(failure(error))
+            self._socket.detach()
+
+
+async def run(config: FrontConfig, starter: Starter) -> int:
+    """Serves one VM's display; returns the exit status."""
     try:
         front = Front(config)
     except TeleportError as error:
-        ready(failure(error))
+        starter.hears(error)
         return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, front.end)
     try:
-        status = await front.start()
-        ready({"ok": True} | status)
+        if not await starter.wants(await front.start()):
+            log.warning("VRDE: ending: nobody waits for it any more")
+            return 1
         await front.serve()
     except TeleportError as error:
         log.error("%s", error)
-        ready(failure(error))
+        starter.hears(error)
         return 1
     finally:
         await front.stop()
@@ -311,30 +342,22 @@ def main(arguments: list[str] | None = None) -> int:
     """The process."""
     parser = argparse.ArgumentParser(prog="teleport.vrde.front", description="The process that owns a VM's display port")
     parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--starter-fd", type=int, default=-1)
     parser.add_argument("--detach", action="store_true", help="fork away: be nobody's child")
     options = parser.parse_args(arguments)
     if options.detach and os.fork():
         os._exit(0)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    told = False
-
-    def ready(answer: Json) -> None:
-        nonlocal told
-        if options.ready_fd >= 0 and not told:
-            told = True
-            with contextlib.suppress(OSError), os.fdopen(options.ready_fd, "w") as pipe:
-                pipe.write(json.dumps(answer) + "\n")
-
+    starter = Starter(options.starter_fd)
     try:
         config = FrontConfig.from_json(options.config.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        ready(failure(UsageError("the display's configuration", str(error))))
+        starter.hears(UsageError("the display's configuration", str(error)))
         return 2
     except TeleportError as error:
-        ready(failure(error))
+        starter.hears(error)
         return 2
-    return asyncio.run(run(config, ready))
+    return asyncio.run(run(config, starter))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from teleport.machines.vrde import VrdeSettings, from_dict, to_dict
 MOST_LINE_BYTES = 1 << 20
 CONTROL_SOCKET = "control.sock"
 LOG_FILE = "vrde.log"  # what the process writes to its stderr
+GO_ON = b"\n"  # what who has started a front answers to its first status
 
 Json = dict[str, object]
 

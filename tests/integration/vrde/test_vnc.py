@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,16 @@ class VncViewer:
                 self.writer.write(struct.pack(">BBxxI", 4, down, ord(c)))
 
 
+def processes_of(folder: Path) -> list[Path]:
+    """The processes whose command names something in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if f"{folder}/".encode() in (entry / "cmdline").read_bytes():
+                found.append(entry)
+    return found
+
+
 def test_a_viewer_stays_through_a_move(short_folder):
     async def body(desk: Desk):
         source = await (await desk.guest("a")).counting()
@@ -125,5 +136,19 @@ def test_users_are_refused_by_name(short_folder):
     async def body(desk: Desk):
         with pytest.raises(UsageError, match="external"):
             await desk.front(settings(vrdeextpack="vnc", vrdeauthtype="external"), f"unix:{short_folder}/x")
+        assert not processes_of(short_folder)
+
+    asyncio.run(at(short_folder, body))
+
+
+def test_a_front_that_nobody_waits_for_ends(short_folder):
+    async def body(desk: Desk):
+        starting = asyncio.create_task(desk.front(settings(vrdeextpack="vnc"), f"unix:{short_folder}/x"))
+        await until(lambda: processes_of(short_folder), what="the front's process")
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await until(lambda: "nobody waits for it any more" in desk.front_log(), what="the front's last word")
+        await until(lambda: not processes_of(short_folder), what="the front's end")
 
     asyncio.run(at(short_folder, body))
