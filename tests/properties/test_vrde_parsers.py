@@ -13,11 +13,12 @@ from teleport.machines.vrde import VrdeSettings, from_dict, set_option, to_dict
 from teleport.machines.vrde_properties import parse_ports
 from teleport.vrde import endpoint, rfb
 from teleport.vrde.passage import Passage
-from teleport.vrde.rdp import conference, pdu
+from teleport.vrde.rdp import pdu
+from teleport.vrde.rdp.conference import Offer
+from teleport.vrde.rdp.dynamic_channels import StandIn, VersionLift
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, FrameFollower, FrameReader, RdpError, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
-from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.rfb import Encoding, Rectangle, ServerKind
 from tests.fakes.rfb_server import ServerMessage, server_message
 
@@ -141,13 +142,15 @@ tpkts = st.one_of(
 
 @given(tpkts)
 def test_rdp_pdus(data):
-    for parse in (ConnectionRequest.parse, SendData.parse, conference.Offer.parse):
+    for parse in (ConnectionRequest.parse, SendData.parse, Offer.parse):
         with contextlib.suppress(RdpError):
             parse(data)
     with contextlib.suppress(RdpError):
-        conference.for_viewer(data, requested=3, security=b"security", takes_last_channel=True)
+        Offer(b"", 0, (), knows_error_info=False).answer(data, requested=3, security=b"security")
     with contextlib.suppress(RdpError):
         StandIn(1005).from_xrdp(data)
+    with contextlib.suppress(RdpError):
+        VersionLift(1003).from_viewer(data)
     with contextlib.suppress(RdpError):
         sent = SendData.parse(data)
         if sent and ClientInfo.is_in(sent.payload):
@@ -181,11 +184,12 @@ def test_connect_pdus_with_blocks(before, blocks):
         blocks = b"".join(struct.pack("<HH", kind, 4 + len(data)) + data for kind, data in blocks)
     for elements in (before, b""):
         with contextlib.suppress(RdpError):
-            offer = conference.Offer.parse(in_conference(b"\x7f\x65", b"Duca", elements, blocks))
-            again = conference.Offer.parse(offer.for_xrdp((800, 600)))
+            offer = Offer.parse(in_conference(b"\x7f\x65", b"Duca", elements, blocks))
+            again = Offer.parse(offer.for_xrdp((800, 600)))
             assert (again.methods, again.has_dynamic_channels) == (0, True)
         with contextlib.suppress(RdpError):
-            conference.for_viewer(in_conference(b"\x7f\x66", b"McDn", elements, blocks), security=b"s", takes_last_channel=True)
+            plain = Offer(b"", 0, (), knows_error_info=False)
+            plain.answer(in_conference(b"\x7f\x66", b"McDn", elements, blocks), security=b"s")
 
 
 @given(st.lists(tpkts, max_size=4))

@@ -8,7 +8,6 @@ size, and one without dynamic channels to have them; its answer must not name th
 """
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from teleport.vrde.rdp.pdu import RdpError, tpkt
@@ -115,13 +114,21 @@ class _Conference:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """xrdp's Connect-Response as the viewer is to get it, and the MCS channel that dynamic ones go through between xrdp and us."""
+
+    pdu: bytes
+    dynamic_channel: int
+
+
+@dataclass(frozen=True)
 class Offer:
-    """A viewer's Connect-Initial: the encryption methods that it offers (TS_UD_CS_SEC, 2.2.1.3.3), whether it has dynamic channels, and
+    """A viewer's Connect-Initial: the encryption methods that it offers (TS_UD_CS_SEC, 2.2.1.3.3), its static channels (8 bytes each), and
     whether it understands the Set Error Info PDU."""
 
     pdu: bytes
     methods: int
-    has_dynamic_channels: bool
+    channels: tuple[bytes, ...]
     knows_error_info: bool
 
     @classmethod
@@ -131,24 +138,53 @@ class Offer:
         security = conference.first(CS_SECURITY)
         methods = struct.unpack_from("<II", security) if len(security) >= 8 else ()
         early = conference.first(CS_CORE)[_EARLY_CAPABILITIES_AT : _EARLY_CAPABILITIES_AT + 2]
-        names = [name.lower() for name, _ in _channels(conference.first(CS_NETWORK))]
         return cls(
             pdu,
             methods=methods[0] | methods[1] if methods else 0,
-            has_dynamic_channels=DYNAMIC_CHANNELS in names or len(names) >= MOST_CHANNELS,  # no room for one more
+            channels=tuple(name.lower() for name, _ in _channels(conference.first(CS_NETWORK))),
             knows_error_info=bool(int.from_bytes(early, "little") & SUPPORT_ERROR_INFO),
         )
 
+    @property
+    def has_dynamic_channels(self) -> bool:
+        """Whether the viewer knows them."""
+        return DYNAMIC_CHANNELS in self.channels
+
     def for_xrdp(self, size: tuple[int, int] | None) -> bytes:
-        """The PDU as xrdp is to get it: nothing encrypted, in the guest's size in pixels if known, and with dynamic channels."""
+        """The PDU as xrdp is to get it: nothing encrypted, in the guest's size in pixels if known, and with dynamic channels.
+
+        Raises RdpError for a viewer whose channels leave no room for them.
+        """
         conference = _Conference.parse(self.pdu, *_REQUEST)
         blocks = [(kind, _edited(kind, data, size)) for kind, data in conference.blocks]
         if not self.has_dynamic_channels:
+            if len(self.channels) >= MOST_CHANNELS:
+                raise RdpError(f"{MOST_CHANNELS} channels, and not the one for dynamic ones")
             channels = [*_channels(conference.first(CS_NETWORK)), (DYNAMIC_CHANNELS, _CHANNEL_INITIALIZED)]
             network = struct.pack("<I", len(channels)) + b"".join(struct.pack("<8sI", *each) for each in channels)
             blocks = [*(each for each in blocks if each[0] != CS_NETWORK), (CS_NETWORK, network)]
         conference.blocks = blocks
         return conference.pack()
+
+    def answer(self, connect_response: bytes, *, requested: int | None = None, security: bytes | None = None) -> Answer:
+        """What becomes of xrdp's Connect-Response.
+
+        `requested` goes into SC_CORE's clientRequestedProtocols (2.2.1.4.2; None: the viewer did not negotiate), `security` is
+        SC_SECURITY's content (TS_UD_SC_SEC1, 2.2.1.4.3; None: as xrdp has it). A channel that only xrdp was told of is left out.
+        Raises RdpError.
+        """
+        conference = _Conference.parse(connect_response, *_RESPONSE)
+        io_channel, numbers = _numbers(conference.first(SC_NETWORK))
+        asked = self.channels if self.has_dynamic_channels else (*self.channels, DYNAMIC_CHANNELS)
+        if len(numbers) != len(asked):
+            raise RdpError("an answer about other channels than those asked for")
+        edited = {SC_NETWORK: _network(io_channel, numbers[: len(self.channels)])}
+        if requested is not None:
+            edited[SC_CORE] = conference.first(SC_CORE)[:4] + struct.pack("<I", requested)
+        if security is not None:
+            edited[SC_SECURITY] = security
+        conference.blocks = [(kind, edited.get(kind, data)) for kind, data in conference.blocks]
+        return Answer(conference.pack(), numbers[asked.index(DYNAMIC_CHANNELS)])
 
 
 def _edited(kind: int, data: bytes, size: tuple[int, int] | None) -> bytes:
@@ -169,46 +205,16 @@ def _channels(network: bytes) -> list[tuple[bytes, int]]:
     return [struct.unpack_from("<8sI", network, 4 + 12 * n) for n in range(count)]
 
 
-def _without_last(network: bytes) -> tuple[bytes, int]:
-    """TS_UD_SC_NET (2.2.1.4.4) without its last channel, and that one."""
+def _numbers(network: bytes) -> tuple[int, tuple[int, ...]]:
+    """TS_UD_SC_NET's I/O channel and the others (2.2.1.4.4). Raises RdpError."""
     if len(network) < 4:
         raise RdpError("an answer without channels")
     io_channel, count = struct.unpack_from("<HH", network)
-    if not count or len(network) < 4 + 2 * count:
-        raise RdpError("an answer without channels")
-    ids: Iterable[int] = struct.unpack_from(f"<{count}H", network, 4)
-    *others, last = ids
-    padding = bytes(2) if len(others) % 2 else b""
-    return struct.pack(f"<HH{len(others)}H", io_channel, len(others), *others) + padding, last
+    if len(network) < 4 + 2 * count:
+        raise RdpError("a list of channels that lies about its length")
+    return io_channel, struct.unpack_from(f"<{count}H", network, 4)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """xrdp's Connect-Response as the viewer is to get it; `extra_channel` is the MCS channel that was left out (0: none)."""
-
-    pdu: bytes
-    extra_channel: int = 0
-
-
-def for_viewer(
-    connect_response: bytes, *, requested: int | None = None, security: bytes | None = None, takes_last_channel: bool = False
-) -> Answer:
-    """Edits xrdp's Connect-Response.
-
-    `requested` goes into SC_CORE's clientRequestedProtocols (2.2.1.4.2; None: the viewer did not negotiate), `security` is SC_SECURITY's
-    content (TS_UD_SC_SEC1, 2.2.1.4.3; None: as xrdp has it), `takes_last_channel` leaves out the channel that the viewer does not know of.
-    Raises RdpError.
-    """
-    conference = _Conference.parse(connect_response, *_RESPONSE)
-    extra, blocks = 0, []
-    for kind, data in conference.blocks:
-        content = data
-        if kind == SC_CORE and requested is not None:
-            content = data[:4] + struct.pack("<I", requested)
-        elif kind == SC_SECURITY and security is not None:
-            content = security
-        elif kind == SC_NETWORK and takes_last_channel:
-            content, extra = _without_last(data)
-        blocks.append((kind, content))
-    conference.blocks = blocks
-    return Answer(conference.pack(), extra)
+def _network(io_channel: int, numbers: tuple[int, ...]) -> bytes:
+    padding = bytes(2) if len(numbers) % 2 else b""
+    return struct.pack(f"<HH{len(numbers)}H", io_channel, len(numbers), *numbers) + padding

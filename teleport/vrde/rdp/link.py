@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 from teleport.vrde.rdp import pdu
+from teleport.vrde.rdp.dynamic_channels import StandIn, VersionLift
 from teleport.vrde.rdp.pdu import ErrorInfo, FrameFollower
 from teleport.vrde.rdp.security import StandardSecurity
-from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.streams import READ_BYTES, pipe
 
 FAREWELL_SECONDS = 1.0  # a viewer that does not read is not waited for any longer
@@ -21,7 +21,8 @@ async def read_pdu(reader: asyncio.StreamReader) -> bytes:
 
 
 class Link:
-    """`back_reader` and `back_writer` are xrdp's side; `security` None: TLS is around it all; `stand_in` for a viewer that needs one."""
+    """`back_reader` and `back_writer` are xrdp's side; `security` None: TLS is around it all; `dynamic_channels`
+    does what the viewer's need."""
 
     def __init__(
         self,
@@ -31,15 +32,16 @@ class Link:
         security: StandardSecurity | None,
         protection: str,
         knows_error_info: bool,
-        stand_in: StandIn | None,
+        dynamic_channels: StandIn | VersionLift,
     ) -> None:
         self._reader, self._writer = viewer
         self.back_reader, self.back_writer = back
         self._security = security
         self.protection = protection
         self._knows_error_info = knows_error_info
-        self._stand_in = stand_in
-        self._is_passed_as_it_comes = security is None and stand_in is None
+        self._stand_in = dynamic_channels if isinstance(dynamic_channels, StandIn) else None
+        self._lift = dynamic_channels if isinstance(dynamic_channels, VersionLift) else None
+        self._is_passed_as_it_comes = security is None and self._stand_in is None
         self._follower = FrameFollower()
         self._ended = asyncio.Event()
         self._why: ErrorInfo | None = None
@@ -71,12 +73,11 @@ class Link:
 
     async def to_xrdp(self) -> None:
         """The viewer's bytes to xrdp, to their end."""
-        if self._is_passed_as_it_comes:
-            await pipe(self._reader, self.back_writer)
-            return
-        while True:  # whole PDUs: `_to_viewer` may put one of its own between
+        # PDU by PDU where they are looked into, or `_to_viewer` may put one of its own between.
+        while not self._is_passed_as_it_comes or (self._lift and not self._lift.is_done):
             self.back_writer.write(await self.next_for_xrdp())
             await self.back_writer.drain()
+        await pipe(self._reader, self.back_writer)
 
     async def next_for_xrdp(self) -> bytes:
         """The viewer's next PDU as xrdp is to get it."""
@@ -84,7 +85,7 @@ class Link:
             data = await read_pdu(self._reader)
             recoded = self._security.from_viewer(data) if self._security else data
             if recoded is not None:
-                return recoded
+                return self._lift.from_viewer(recoded) if self._lift else recoded
 
     def end(self, why: ErrorInfo) -> None:
         """Makes `ended` return, which says why to the viewer."""

@@ -33,13 +33,13 @@ from teleport.vrde.endpoint import BUFFER_BYTES
 from teleport.vrde.extension import Bound, Context
 from teleport.vrde.listen import listen
 from teleport.vrde.login import Login
-from teleport.vrde.rdp import channels, conference, pdu
+from teleport.vrde.rdp import channels, pdu
 from teleport.vrde.rdp.conference import Offer
+from teleport.vrde.rdp.dynamic_channels import StandIn, VersionLift
 from teleport.vrde.rdp.link import FAREWELL_SECONDS, Link, read_pdu
 from teleport.vrde.rdp.logon import ClientInfo, Logon
 from teleport.vrde.rdp.pdu import ConnectionRequest, ErrorInfo, Protocol, RdpError, Refusal, SendData
 from teleport.vrde.rdp.security import ServerKey, StandardSecurity
-from teleport.vrde.rdp.stand_in import StandIn
 from teleport.vrde.rdp.xrdp import ScreenAddress, Xrdp
 from teleport.vrde.sessions import Ending
 from teleport.vrde.streams import first_to_end, peer_of
@@ -297,15 +297,14 @@ class RdpServer:
                 offer = Offer.parse(await read_pdu(reader))
                 data = security.choose(offer.methods)
             back_writer.write(offer.for_xrdp(await self._guest_size()))
-            answer = conference.for_viewer(
-                await read_pdu(back_reader), requested=request.protocols if request.negotiates else None, security=data,
-                takes_last_channel=not offer.has_dynamic_channels,
-            )  # fmt: skip
+            answer = offer.answer(
+                await read_pdu(back_reader), requested=request.protocols if request.negotiates else None, security=data
+            )
             writer.write(answer.pdu)
+            dynamic = VersionLift if offer.has_dynamic_channels else StandIn
             return Link(
                 (reader, writer), (back_reader, back_writer), security=security, protection=protection,
-                knows_error_info=offer.knows_error_info,
-                stand_in=StandIn(answer.extra_channel) if answer.extra_channel else None,
+                knows_error_info=offer.knows_error_info, dynamic_channels=dynamic(answer.dynamic_channel),
             )  # fmt: skip
         except BaseException:
             back_writer.close()

@@ -1,7 +1,9 @@
-"""Dynamic channels in the place of a viewer that has none (rdesktop), without I/O.
+"""What xrdp 0.10 needs to hear of dynamic channels (MS-RDPEDYC), without I/O.
 
-xrdp 0.10 changes a viewer's size by what it sets up for dynamic channels only, and without them dies of the guest's first change
-(neutrinolabs/xrdp#3672). So `conference` lets it see the channel that carries them, and here its words on that channel are answered::
+It changes a viewer's size by what it sets up once they are there, and dies of the guest's first change where they are not
+(neutrinolabs/xrdp#3672). Viewers that know their first version only are said to know the second, which differs in nothing that xrdp sends
+(`VersionLift`). For those that know none (rdesktop -4), `conference` lets xrdp see the channel that carries them, and its words on that
+channel are answered here (`StandIn`)::
 
     xrdp                                           here
       │─ Attach User Confirm (to the viewer too) ──▶│─ Channel Join Request ─▶ xrdp; its confirm stays here
@@ -22,7 +24,27 @@ _X224_DATA = b"\x02\xf0\x80"
 _ATTACH_USER_CONFIRM, _CHANNEL_JOIN_REQUEST, _CHANNEL_JOIN_CONFIRM = 11, 14, 15  # the upper six bits of an MCS PDU's first byte
 _FIRST_AND_LAST = 3  # of a static channel's chunk (MS-RDPBCGR 2.2.6.1.1)
 _CREATE, _CAPABILITIES = 1, 5  # Cmd, the upper four bits
+_CHUNK_HEAD_BYTES = 8  # length, flags
 _NOT_THERE = 0xC0000225  # STATUS_NOT_FOUND
+
+
+class VersionLift:
+    """For one viewer; `channel` is the MCS channel that its dynamic ones go through. `is_done`: its later words need no look."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        self.is_done = False
+
+    def from_viewer(self, pdu: bytes) -> bytes:
+        """A whole PDU as xrdp is to get it. Raises RdpError."""
+        sent = SendData.parse(pdu)
+        if sent is None or sent.channel != self._channel or self.is_done:
+            return pdu
+        self.is_done = True
+        head, message = sent.payload[:_CHUNK_HEAD_BYTES], sent.payload[_CHUNK_HEAD_BYTES:]
+        if message[:1] != bytes((_CAPABILITIES << 4,)) or message[2:4] != b"\1\0":
+            return pdu
+        return SendData(sent.head, head + message[:2] + b"\2\0" + message[4:]).pack()
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,7 @@ class StandIn:
 
 def _answer(chunk: bytes) -> bytes:
     """What a viewer says to a chunk of the static channel; b"": nothing. What is asked here fits into one. Raises RdpError."""
-    message = chunk[8:]
+    message = chunk[_CHUNK_HEAD_BYTES:]
     if len(message) < 2:
         return b""
     command, number_bytes = message[0] >> 4, (1, 2, 4, 4)[message[0] & 3]
