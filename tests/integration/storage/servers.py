@@ -131,9 +131,12 @@ def tgt(folder: Path) -> Iterator[Tgt]:
 @contextlib.contextmanager
 def nfs(folder: Path, name: str, address: str, export: Path) -> Iterator[None]:
     """The folder `export` under its own path on `address`."""
+    # From Debian 13 on it wants to be an I/O flusher of the kernel, which root in a container may not be, and which only a server
+    # needs whose own host mounts what it exports; Debian 12's reads past that option.
     (folder / "ganesha.conf").write_text(
         f"""
-NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = 2049; MNT_Port = 20048; Enable_NLM = false; Enable_RQUOTA = false; }}
+NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = 2049; MNT_Port = 20048; Enable_NLM = false; Enable_RQUOTA = false;
+  allow_set_io_flusher_fail = true; }}
 EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = {export}; Protocols = 3; Transports = TCP; Access_Type = RW;
   Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}
 """
