@@ -15,6 +15,7 @@ from tests.harness.host import Host
 from tests.harness.scene import Scene, Stage
 from tests.harness.session import begin as begin_of_all
 from tests.harness.session import end as end_of_all
+from tests.harness.session import passing_folder
 
 # Machines here are shared: how long one example takes says nothing. CI looks at the same examples every time; on demand
 # (`HYPOTHESIS_PROFILE=search`) they are new ones.
@@ -97,6 +98,13 @@ def home(make_home: Callable[[str], Home]) -> Home:
 def second_home(make_home: Callable[[str], Home]) -> Home:
     """The second host."""
     return make_home("b")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets."""
+    with passing_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the display costs: `.venv/bin/python tests/bench/vrde_cost.py [idle] [video] [frames]` (4 minutes; numbers, no verdict: they
+"""What the display costs: `.venv/bin/python -m tests.bench.vrde_cost [idle] [video] [frames]` (4 minutes; numbers, no verdict: they
 depend on the machine).
 
 - idle: the front's share of a core and its memory, one viewer connected, a guest whose picture stands still;
@@ -12,16 +12,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from teleport.vrde.rdp.xrdp import _GLOBALS  # noqa: E402
-from tests.integration.vrde.desk import Desk, Guest, Viewer, settings, until, xfreerdp  # noqa: E402
-from tests.integration.vrde.test_vnc import VncViewer  # noqa: E402
+from teleport.vrde.rdp.xrdp import _GLOBALS
+from tests.harness.session import passing_folder
+from tests.integration.vrde.desk import Desk, Guest, Viewer, settings, until, xfreerdp
+from tests.integration.vrde.test_vnc import VncViewer
 
 # Boot sector: VBE mode 0x144 (1024x768, 32 bits), protected mode, fills the whole screen with another gradient each time.
 FULL_SCREEN = (
@@ -168,9 +165,8 @@ async def frames(desk: Desk, guest: Guest, display: int) -> None:
         print(f"full screen, {viewer_name}: {100 * ratio:.0f} % of the frames of {more}")
 
 
-async def main() -> None:
+async def main(folder: Path) -> None:
     parts = set(sys.argv[1:]) or {"idle", "video", "frames"}
-    folder = Path(tempfile.mkdtemp(prefix="tv-"))
     desk = Desk(folder)
     try:
         if "idle" in parts:
@@ -190,4 +186,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with passing_folder() as made:
+        asyncio.run(main(made))

@@ -1,6 +1,6 @@
 """An installer's graphical screen, seen and clicked through in a viewer (manual, 7.1.3, step 8).
 
-`.venv/bin/python tests/bench/vrde_installer.py FOLDER`, where FOLDER is Debian's package debian-installer-12-netboot-amd64, unpacked
+`.venv/bin/python -m tests.bench.vrde_installer FOLDER`, where FOLDER is Debian's package debian-installer-12-netboot-amd64, unpacked
 (`apt-get download`, `dpkg-deb -x`). Takes minutes under TCG, so it is no test of every day; a screenshot a step is left in
 /tmp/teleport-vrde-shots.
 """
@@ -8,13 +8,10 @@
 import asyncio
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.integration.vrde.desk import Desk, Viewer, settings, until, xfreerdp  # noqa: E402
+from tests.harness.session import passing_folder
+from tests.integration.vrde.desk import Desk, Viewer, settings, until, xfreerdp
 
 IMAGES = "usr/lib/debian-installer/images/12/amd64/gtk/debian-installer/amd64"
 SECONDS = 600
@@ -48,8 +45,7 @@ async def next_page(viewer: Viewer, before: bytes) -> bytes:
     return last
 
 
-async def main() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tv-"))
+async def main(folder: Path) -> None:
     desk = Desk(folder)
     guest = installer(folder, Path(sys.argv[1]) / IMAGES)
     try:
@@ -74,4 +70,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with passing_folder() as made:
+        asyncio.run(main(made))

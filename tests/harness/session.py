@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "TELEPORT_TESTS"
@@ -26,6 +27,16 @@ def new_folder(prefix: str) -> Path:
     if mark := os.environ.get(MARK):
         (Path(mark) / folder.name).symlink_to(folder)
     return folder
+
+
+@contextlib.contextmanager
+def passing_folder(prefix: str = "tp-") -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets, for as long as the block."""
+    folder = new_folder(prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what stays is told at the run's end
 
 
 def end() -> list[str]:

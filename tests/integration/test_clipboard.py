@@ -1,9 +1,7 @@
 """The shared clipboard by the real commands: xfreerdp on one side, a real spice-vdagentd in the guest on the other, and a teleport."""
 
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,8 +37,7 @@ class Person:
         return subprocess.run(command, env=self._environment, capture_output=True, check=False).stdout.decode()
 
 
-def test_text_goes_both_ways_and_still_does_after_a_teleport_to_another_host() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tp-clip-", dir="/tmp"))
+def test_text_goes_both_ways_and_still_does_after_a_teleport_to_another_host(short_folder: Path) -> None:
     people: list[Person] = []
     with Cable() as cable:
         near, far = Home("s", enter=cable.near.enter), Home("t", enter=cable.far.enter)
@@ -48,13 +45,13 @@ def test_text_goes_both_ways_and_still_does_after_a_teleport_to_another_host() -
         try:
             for host in (source, target):
                 options = ("--initrd", str(desktop_initrd()), *CLIPBOARD)
-                host.define(load=LOAD, memory_mb=MEMORY_MB, disk=folder / "disk.qcow2", options=options)
+                host.define(load=LOAD, memory_mb=MEMORY_MB, disk=short_folder / "disk.qcow2", options=options)
             source.run("modifyvm", "S", *DISPLAY)
             with GuestConsole(source.endpoint, target.endpoint) as console:
                 source.start()
                 port = int(near.info("S")["vrdeport"])
                 for _ in range(2):
-                    people.append(Person(Viewer(folder, *cable.near.enter, *xfreerdp(port, "/clipboard"))))
+                    people.append(Person(Viewer(short_folder, *cable.near.enter, *xfreerdp(port, "/clipboard"))))
                 ann, ben = people
                 console.wait_ready(120)
                 desktop = Desktop(console)
@@ -76,7 +73,6 @@ def test_text_goes_both_ways_and_still_does_after_a_teleport_to_another_host() -
                 each.viewer.end()
             for home in (near, far):
                 home.end()
-            shutil.rmtree(folder)
 
 
 def _both_ways(desktop: Desktop, one: Person, other: Person, when: str) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.harness.home import CommandFailedError, Home
 from tests.harness.host import Host
 from tests.harness.namespaces import Cable
 from tests.harness.scene import kill_hard, until
+from tests.harness.session import new_folder
 from tests.integration.vrde.chromium import Chromium
 from tests.integration.vrde.desk import GUEST, Viewer, rdesktop, xfreerdp
 from tests.integration.vrde.desk import until as wait_until
@@ -34,7 +34,7 @@ class Pair:
     """Two hosts that may run the counter guest (or what `program` boots), and the viewers that look at it."""
 
     def __init__(self, *enter: tuple[str, ...], program: bytes = GUEST) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tp-disp-", dir="/tmp"))
+        self.folder = new_folder("tp-disp-")
         self.homes = tuple(Home(name, enter=words) for name, words in zip("st", enter or ((), ()), strict=True))
         self.here, self.there = (Host(name, home) for name, home in zip("ST", self.homes, strict=True))
         self.viewers: list[Viewer] = []
@@ -282,16 +282,15 @@ def test_a_browser_page_stays_through_a_teleport(pair: Pair) -> None:
 
 
 @pytest.fixture
-def speaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+def speaker(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> Iterator[Recorder]:
     """What viewers that are started from now on play."""
-    with tempfile.TemporaryDirectory(prefix="tp-pa-") as folder:
-        recorder = Recorder(Path(folder))
-        try:
-            asyncio.run(recorder.ready())
-            monkeypatch.setenv("PULSE_SERVER", recorder.environment)
-            yield recorder
-        finally:
-            recorder.end()
+    recorder = Recorder(short_folder)
+    try:
+        asyncio.run(recorder.ready())
+        monkeypatch.setenv("PULSE_SERVER", recorder.environment)
+        yield recorder
+    finally:
+        recorder.end()
 
 
 def _is_heard_through_the_tunnel(speaker: Recorder, near: Host) -> None:

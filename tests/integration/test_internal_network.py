@@ -1,11 +1,9 @@
 """`intnet`: VMs of this host with the same network name hear each other, and nobody else's frames come there."""
 
 import contextlib
-import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +16,6 @@ from teleport.machines.definition import Machine
 from tests.unit.machines.cases import definition
 
 pytestmark = pytest.mark.qemu
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="tp-"))
-    yield path
-    shutil.rmtree(path)
 
 
 @contextlib.contextmanager
@@ -54,10 +45,10 @@ def _ears(network: str) -> socket.socket:
     return ears
 
 
-def test_vms_of_one_name_hear_each_other(folder: Path) -> None:
-    lab, mine = f"lab {folder.name}", f"mine {folder.name}"
+def test_vms_of_one_name_hear_each_other(short_folder: Path) -> None:
+    lab, mine = f"lab {short_folder.name}", f"mine {short_folder.name}"
     assert internal_group(lab) != internal_group(mine)
-    with _ears(lab) as ears, booting(folder, 3, mine), booting(folder, 1, lab), booting(folder, 2, lab):
+    with _ears(lab) as ears, booting(short_folder, 3, mine), booting(short_folder, 1, lab), booting(short_folder, 2, lab):
         heard: set[str] = set()
         while not {"080027000001", "080027000002"} <= heard:
             heard.add(ears.recv(2048)[6:12].hex())

@@ -2,10 +2,7 @@
 
 import asyncio
 import re
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,13 +71,6 @@ class Door:
         return viewer
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="tp-login-", dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
-
-
 def _make(host: Host, folder: Path) -> None:
     """The counter guest."""
     host.run("createvm", "--name", "My VM", "--ostype", "Linux26_64", "--register")
@@ -115,22 +105,22 @@ def _start(host: Host, mounts: str) -> None:
     subprocess.run(command, env={**host.home.environment, "LC_ALL": "C.UTF-8"}, check=True, timeout=120, capture_output=True)
 
 
-def test_the_manuals_logins_and_switches(home, folder: Path) -> None:
+def test_the_manuals_logins_and_switches(home, short_folder: Path) -> None:
     host = Host("My VM", home)
-    _make(host, folder)
+    _make(host, short_folder)
     host.run("setproperty", "vrdeauthlibrary", "VBoxAuthSimple")
     host.run("modifyvm", "My VM", "--vrdeauthtype", "external")
     assert host.run("internalcommands", "passwordhash", "secret").out == f"Password hash: {HASH}\n"
     host.run("setextradata", "My VM", "VBoxAuthSimple/users/john", HASH)
-    _start(host, make_accounts(folder))  # where the host's accounts are the test's own
-    door = Door(folder, host)
+    _start(host, make_accounts(short_folder))  # where the host's accounts are the test's own
+    door = Door(short_folder, host)
 
     door.refuses("john", WRONG)
-    shown = _certify(host, folder)
+    shown = _certify(host, short_folder)
     assert home.info("My VM")["vrdefingerprint"] == shown
     argv = xfreerdp(door.port)
     argv[argv.index("/cert:ignore")] = f"/cert:fingerprint:sha256:{shown.lower()}"
-    viewer = Viewer(folder, *argv)
+    viewer = Viewer(short_folder, *argv)
     try:
         asyncio.run(viewer.x.shows_guest())
         _switches(host, viewer)
@@ -140,7 +130,7 @@ def test_the_manuals_logins_and_switches(home, folder: Path) -> None:
     # the host's accounts, at once, and a library of one's own
     host.run("setproperty", "vrdeauthlibrary", "default")
     door.lets_in("teleann", PASSWORD).end()
-    library = folder / "mine.py"
+    library = short_folder / "mine.py"
     library.write_text(LIBRARY)
     host.run("modifyvm", "My VM", "--vrdeauthlibrary", library)
     door.lets_in("ann", "anns-own", "/d:home").end()
@@ -176,12 +166,12 @@ def _switches(host: Host, viewer: Viewer) -> None:
     until(lambda: viewer.x.image(*TYPED) != before, "what was typed is not seen")
 
 
-def test_the_guests_accounts_here_and_where_it_moves(folder: Path) -> None:
+def test_the_guests_accounts_here_and_where_it_moves(short_folder: Path) -> None:
     initrd = str(guest_image(agent=True).initrd)
     options = ("--initrd", initrd, "--guest-agent", "on", "--vrde", "on", "--vrdeauthtype", "guest", *DISPLAY)
     load = Load(resident_mb=4, rewrite_mb=0)
     with Scene(load=load, memory_mb=112, options=options) as scene:
-        door = Door(folder, scene.here)
+        door = Door(short_folder, scene.here)
         for file, content in (("passwd", f"root:x:0:0::/:/bin/sh\n{PASSWD}"), ("shadow", shadow())):
             for line in content.splitlines():
                 scene.console.run(f"echo '{line}' >> /etc/{file}")
@@ -195,7 +185,7 @@ def test_the_guests_accounts_here_and_where_it_moves(folder: Path) -> None:
             assert viewer.process.poll() is None
         finally:
             viewer.end()
-        moved = Door(folder, scene.here)
+        moved = Door(short_folder, scene.here)
         assert moved.port == door.port
         moved.lets_in("john", "secret").end()  # the target VM's own logins
         scene.here.run("modifyvm", scene.here.name, "--vrdeauthtype", "guest")

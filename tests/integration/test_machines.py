@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +28,13 @@ OTHER_UUID = "5a1d8f7e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
-def media() -> Iterator[Path]:
-    """The images that the cases name, in a folder whose path is short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="tp-"))
+def media(short_folder: Path) -> Path:
+    """A folder with the images that the cases name."""
     for name, image_format in (("disk.qcow2", "qcow2"), ("a,b.raw", "raw"), ("cd.iso", "raw"), ("floppy.img", "raw")):
-        subprocess.run(["qemu-img", "create", "-q", "-f", image_format, str(folder / name), "1474560"], check=True, timeout=30)
-    yield folder
-    shutil.rmtree(folder)
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", image_format, str(short_folder / name), "1474560"], check=True, timeout=30
+        )
+    return short_folder
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +56,7 @@ async def running(definition: Definition, folder: Path, **launch: object) -> Asy
         firmware=firmware_files(definition, own),
         tpm_fd=tpm.control_fd if tpm else None,
         tap_fds=tap_fds,
-        **launch,  # type: ignore[arg-type]  # fields of Launch, as the tests below give them
+        **launch,
     )
     stderr = folder / f"{name}.stderr"
     with stderr.open("wb") as file:

@@ -1,8 +1,6 @@
 """Remote USB (manual, 7.1.4) by the real commands: a keyboard in software, shared by a viewer's computer, seen by a Linux guest."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,8 +74,7 @@ def cable() -> Iterator[Cable]:
         yield made
 
 
-def test_a_shared_keyboard_follows_its_guest(cable: Cable) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tp-usb-", dir="/tmp"))
+def test_a_shared_keyboard_follows_its_guest(cable: Cable, short_folder: Path) -> None:
     near, far = Home("s", enter=cable.near.enter), Home("t", enter=cable.far.enter)
     source, target = Host("S", near), Host("T", far)
     image = guest_image(REPOSITORY / ".cache/kernel-full")
@@ -85,13 +82,13 @@ def test_a_shared_keyboard_follows_its_guest(cable: Cable) -> None:
     try:
         for host in (source, target):
             full = ("--kernel", str(image.kernel), "--initrd", str(image.initrd), "--usbxhci", "on")
-            host.define(load=LOAD, memory_mb=160, disk=folder / "disk.qcow2", options=full)
+            host.define(load=LOAD, memory_mb=160, disk=short_folder / "disk.qcow2", options=full)
         source.run("modifyvm", "S", *DISPLAY, "--vrdeauthtype", "external", "--vrdeauthlibrary", "VBoxAuthSimple")
         source.run("setextradata", "S", "VBoxAuthSimple/users/ann", HASH)
         target.run("usbfilter", "add", 0, "--target", "T", "--name", "all", "--remote", "yes")
         with UsbKeyboard(*cable.near.enter) as keyboard, GuestConsole(source.endpoint, target.endpoint) as console:
             source.start()
-            password = folder / "password"
+            password = short_folder / "password"
             password.write_text("wrong\n")
             login = ("--user", "ann", "--passwordfile", str(password))
             refused = Share(source, keyboard, *login)
@@ -138,7 +135,6 @@ def test_a_shared_keyboard_follows_its_guest(cable: Cable) -> None:
             each.end()
         for home in (near, far):
             home.end()
-        shutil.rmtree(folder)
 
 
 def test_on_one_host_it_goes_with_the_display(home: Home, second_home: Home, shared_folder: Path) -> None:

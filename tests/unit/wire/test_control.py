@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -90,9 +89,8 @@ class FakeAgent:
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tc-") as folder:
-        yield Path(folder) / "control.sock"
+def path(short_folder: Path) -> Path:
+    return short_folder / "control.sock"
 
 
 def run(
