@@ -27,7 +27,7 @@ def command(*, vm: str, opened: bool, rdp: Path | None, user: str, screen: int, 
     """Show a VM's screen: prints a page's address, good for one browser."""
     found = store().find(vm)
     if rdp:
-        from teleport.vrde.rdp.file import rdp_file  # noqa: PLC0415 - only here
+        from teleport.vrde.rdp.file import rdp_file  # noqa: PLC0415 - only for a file, and every start of the program counts
 
         host, viewers_port = viewers_address(found, live_state(found.paths, found.name))
         text = rdp_file(host=host, port=viewers_port, user=user, screen=screen)

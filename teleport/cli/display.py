@@ -5,7 +5,9 @@ import json
 import shlex
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -19,7 +21,9 @@ from teleport.machines.definition import Definition
 from teleport.machines.preferences import with_defaults
 from teleport.machines.store import StoredVm, VmPaths
 from teleport.machines.vrde import VrdeSettings, to_dict
+from teleport.ports import DisplayFront
 
+T = TypeVar("T")
 _EVERYWHERE = ("", "::", "0.0.0.0")
 
 
@@ -49,19 +53,14 @@ def end_left_display(paths: VmPaths, name: str) -> bool:
     folder = display_note.read(paths)
     if folder is None:
         return False
-    import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
 
-    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - as above
-
-    front = FRONTS.at(str(folder))
-
-    async def end() -> int:
+    async def end(front: DisplayFront) -> int:
         viewers = (await front.status()).viewers
         await front.stop("it was switched off after its guest had left; viewers connect where the guest is")
         return viewers
 
     try:
-        viewers = asyncio.run(end())
+        viewers = _with_front(folder, end)
     except UnreachableError:
         return False
     finally:
@@ -76,12 +75,16 @@ def _change_left_display(paths: VmPaths, settings: VrdeSettings) -> None:
     folder = display_note.read(paths)
     if folder is None:
         return
+    with contextlib.suppress(UnreachableError):
+        _with_front(folder, lambda front: front.update(to_dict(with_defaults(settings, store().home))))
+
+
+def _with_front(folder: Path, work: Callable[[DisplayFront], Coroutine[object, object, T]]) -> T:
     import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
 
     from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - as above
 
-    with contextlib.suppress(UnreachableError):
-        asyncio.run(FRONTS.at(str(folder)).update(to_dict(with_defaults(settings, store().home))))
+    return asyncio.run(work(FRONTS.at(str(folder))))
 
 
 def say_where(details: Mapping[str, str | int], *, port_too: bool = True) -> None:

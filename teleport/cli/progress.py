@@ -125,8 +125,8 @@ class _Live:
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - 80 ms, on a terminal only
-        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
-        from rich.progress import Progress as Bars  # noqa: PLC0415
+        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - as above
+        from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
 
         self._console = Console()
         self._bars = Bars(

@@ -6,6 +6,7 @@ The default executor is no good for this: its threads are joined when the interp
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -19,23 +20,17 @@ async def in_thread(call: Callable[[], Result], *, timeout_seconds: float, name:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.done():  # given up meanwhile
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # a result of None is one
+    def settle(outcome: Callable[[], None]) -> None:
+        if not future.done():  # else given up meanwhile
+            outcome()
 
     def work() -> None:
-        result: Result | None = None
-        failure: BaseException | None = None
         try:
-            result = call()
+            outcome = partial(future.set_result, call())
         except BaseException as error:  # carried to the caller, whatever it is
-            failure = error
+            outcome = partial(future.set_exception, error)
         try:
-            loop.call_soon_threadsafe(settle, result, failure)
+            loop.call_soon_threadsafe(settle, outcome)
         except RuntimeError:  # the loop has ended: nobody waits
             return
 

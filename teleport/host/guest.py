@@ -128,7 +128,7 @@ class QmpGuest(Monitors):
             changes.close()
         if status in ("failed", "cancelled"):
             deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
-            while await self.status() == "finish-migrate" and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - QEMU's state
+            while await self.status() == "finish-migrate" and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.002)
         return status
 

@@ -20,7 +20,7 @@ def named(what: str, value: str) -> str:
             return name
     if "/" in value or value.endswith(".py"):
         return existing_file(what, value)
-    from importlib.metadata import entry_points  # noqa: PLC0415 - for this case alone
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 10 ms, for a library that is neither built in nor a path
 
     if value and entry_points(group=GROUP, name=value):
         return value

@@ -352,7 +352,7 @@ def _peek_uuid(paths: VmPaths) -> str:
 
 
 def _not_found(wanted: str, names: list[str]) -> NotFoundError:
-    import difflib  # noqa: PLC0415 - for this message alone
+    import difflib  # noqa: PLC0415 - for the message about a name that does not exist
 
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`teleport list vms` names them"

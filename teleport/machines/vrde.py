@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
+from typing import Any
 
 from teleport.errors import UsageError
 from teleport.machines import display_extensions
@@ -145,8 +146,8 @@ def _library(what: str, value: str) -> str:
     return "" if value.lower() == "default" else check_path(what, value)
 
 
-# The options that set one field: option → (field, check).
-_FIELDS: Mapping[str, tuple[str, Callable[[str, str], object]]] = MappingProxyType(
+# The options that set one field: option → (field, check, which yields that field's type).
+_FIELDS: Mapping[str, tuple[str, Callable[[str, str], Any]]] = MappingProxyType(
     {
         "vrde": ("enabled", _switch),
         "vrdeport": ("ports", check_ports),
@@ -174,7 +175,7 @@ def set_option(settings: VrdeSettings, option: str, value: str, known: Mapping[s
     what = f"--{name}"
     if name in _FIELDS:
         field_name, check = _FIELDS[name]
-        return replace(settings, **{field_name: check(what, value)})  # type: ignore[arg-type]  # each check yields its field's type
+        return replace(settings, **{field_name: check(what, value)})
     if name == "vrdeextpack":
         return _set_extension(settings, what, value)
     if name == "vrdeproperty":
@@ -282,7 +283,7 @@ def to_dict(settings: VrdeSettings) -> dict[str, object]:
 def from_dict(raw: Mapping[str, object]) -> VrdeSettings:
     """Reads what `to_dict` wrote. Raises UsageError for fields it doesn't know, values of a wrong type, and `validate`'s."""
     defaults = VrdeSettings()
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}  # each of its default's type
     for name, value in raw.items():
         default = getattr(defaults, name, None)
         if default is None or name not in {each.name for each in fields(defaults)}:
@@ -300,6 +301,6 @@ def from_dict(raw: Mapping[str, object]) -> VrdeSettings:
             raise UsageError("the remote display's settings", f"{name} must be of type {type(default).__name__}, not {value!r}")
         else:
             values[name] = value
-    settings = replace(defaults, **values)  # type: ignore[arg-type]  # each value has its default's type, as checked above
+    settings = replace(defaults, **values)
     validate(settings)
     return settings

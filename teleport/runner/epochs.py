@@ -10,22 +10,33 @@ A missing last record means that the epoch is not finished. Both journals are sh
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self
 
 from teleport.errors import StorageError
 from teleport.host.journal import FileJournal, fsync_folder
 from teleport.model import GuestIdentity, Owner, PrepareOrder, Proposal, SourceHello
 
-T = TypeVar("T")
 _KEPT_FILES = 40
 FINISHED = frozenset({"resumed", "moved", "started", "aborted", "gave-back"})
 
 
 @dataclass(frozen=True)
-class SourcePrepared:
+class _Prepared:
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """From a journal's record; unknown keys of a newer build are ignored. Raises StorageError."""
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in record.items() if name in known})
+        except TypeError as error:
+            raise StorageError("journal", f"a record lacks what this build needs ({error})") from error
+
+
+@dataclass(frozen=True)
+class SourcePrepared(_Prepared):
     """The source's `prepared` record. `generation` is the one it owns (0 without a record)."""
 
     epoch: str
@@ -40,14 +51,9 @@ class SourcePrepared:
     target_pid: int = 0
     target_start_ticks: int = 0
 
-    @classmethod
-    def read(cls, record: "dict[str, str | int]") -> Self:
-        """From a journal's record; unknown keys of a newer build are ignored."""
-        return _read(cls, record)
-
 
 @dataclass(frozen=True)
-class TargetPrepared:
+class TargetPrepared(_Prepared):
     """The target's `prepared` record. `generation` is the source's; the target claims the next one."""
 
     epoch: str
@@ -90,19 +96,6 @@ class TargetPrepared:
             macs=json.dumps(dict(proposal.identity.macs)),
             display=display,
         )
-
-    @classmethod
-    def read(cls, record: "dict[str, str | int]") -> Self:
-        """From a journal's record; unknown keys of a newer build are ignored."""
-        return _read(cls, record)
-
-
-def _read(cls: type[T], record: "dict[str, str | int]") -> T:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # both callers pass dataclasses
-    try:
-        return cls(**{name: value for name, value in record.items() if name in known})
-    except TypeError as error:
-        raise StorageError("journal", f"a record lacks what this build needs ({error})") from error
 
 
 class EpochJournal:

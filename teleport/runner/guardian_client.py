@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from teleport.errors import BusyError, HypervisorError, ProtocolError, StateError, StorageError, TeleportError, UnreachableError
 from teleport.host.fd_messages import Message, close_all, receive, send
@@ -178,6 +179,6 @@ class GuardianClient:
                 answer.set_exception(UnreachableError("the guardian", "is gone"))
 
 
-def _process(entry: Mapping[str, object]) -> QemuProcess:
-    fields = {**entry, "argv": tuple(entry["argv"])}  # type: ignore[arg-type]  # a list of str, from JSON
-    return QemuProcess(**fields)  # type: ignore[arg-type]  # the guardian's own asdict
+def _process(entry: Mapping[str, Any]) -> QemuProcess:
+    """Out of the guardian's own `asdict`, by way of JSON."""
+    return QemuProcess(**{**entry, "argv": tuple(entry["argv"])})

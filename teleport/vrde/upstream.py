@@ -25,7 +25,8 @@ async def shake_hands(handshake: rfb.Handshake[T], reader: asyncio.StreamReader,
                 await writer.drain()
             step = handshake.send(answer)
     except StopIteration as finished:
-        return finished.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
+        value: T = finished.value
+        return value
 
 
 @dataclass(eq=False)

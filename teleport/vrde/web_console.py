@@ -18,9 +18,9 @@ class Console:
 
     async def open(self, *, address: str, port: int, screen: int) -> dict[str, object]:
         """`url` with a fresh ticket, `fingerprint`. Raises NotFoundError, BusyError."""
-        # Imported here: websockets and TLS cost 10 MB that a display without a browser does not need.
         try:
-            from teleport.vrde import browser, certificate  # noqa: PLC0415
+            # websockets and TLS
+            from teleport.vrde import browser, certificate  # noqa: PLC0415 - 10 MB that a display without a browser does not need
         except ImportError as error:
             raise NotFoundError("the browser console", f"{error.name} is not installed", "install teleport[vrde]") from error
 

@@ -128,7 +128,7 @@ def _nothing_to_collect() -> Iterator[None]:
 
 def replaced(table: SourceTable | TargetTable, rows: dict[tuple[object, object], Row[object, object]]) -> object:
     """The same table with some rows replaced: the known-bad variants of the tests."""
-    return Table(rows={**table.rows, **rows}, final=table.final, shared_only=table.shared_only)  # type: ignore[arg-type, misc]
+    return Table(rows={**table.rows, **rows}, final=table.final, shared_only=table.shared_only)
 
 
 def main() -> int:

@@ -50,7 +50,7 @@ BAD_TARGETS = {
 def is_found(**tables: object) -> bool:
     """Whether some exploration breaks a rule; with as few faults as it takes."""
     return any(
-        Explorer(shared=shared, record=True, faults=faults, **tables).run().rule  # type: ignore[arg-type]  # one table, replaced
+        Explorer(shared=shared, record=True, faults=faults, **tables).run().rule
         for faults in (1, 2)
         for shared in (False, True)
     )
@@ -72,5 +72,5 @@ def test_finds_the_bug_of_a_bad_target(name: str) -> None:
 def test_finds_that_shared_ram_needs_a_dead_target(unfenced: tuple[SourcePhase, SourceEvent]) -> None:
     row = SOURCE.rows[unfenced]
     bad = Row(row.phase, tuple(effect for effect in row.effects if effect is not SF.KILL_TARGET))
-    found = Explorer(shared=True, record=True, faults=1, source=replaced(SOURCE, {unfenced: bad})).run()  # type: ignore[arg-type]
+    found = Explorer(shared=True, record=True, faults=1, source=replaced(SOURCE, {unfenced: bad})).run()
     assert found.rule == "SOURCE RUNS WHILE ITS RAM IS MAPPED"

@@ -39,7 +39,7 @@ def source_hello(**changes: object) -> SourceHello:
         "software": "teleport test",
         "plan": "raw",
     }
-    return SourceHello(**{**known, **changes})  # type: ignore[arg-type] - a test names fields of the dataclass
+    return SourceHello(**{**known, **changes})
 
 
 class FakeTarget:

@@ -27,7 +27,7 @@ def _shows_grubs_menu(host: Host, picture: Path) -> bool:
             return False
         edge = [grey.getpixel((x, 55)) for x in range(40, 680, 20)]
         bar = [grey.getpixel((x, 66)) for x in range(300, 680, 20)]
-    return min(map(float, edge + bar)) > 100  # type: ignore[arg-type]  # grey: one number a pixel
+    return min(map(float, edge + bar)) > 100
 
 
 def _wait_for_menu(host: Host, picture: Path) -> None:

@@ -306,7 +306,7 @@ def _serve(backing: Path, mountpoint: Path) -> None:
     trash.mkdir(exist_ok=True)
     storage = Storage(trash)
     operations = Passthrough(backing, storage)
-    operations.init = lambda path: threading.Thread(target=_obey, args=(storage, mountpoint), daemon=True).start()  # type: ignore[attr-defined]
+    operations.init = lambda path: threading.Thread(target=_obey, args=(storage, mountpoint), daemon=True).start()
     # The kernel is to remember nothing: tests put files into the folder behind it.
     forgetful = {"attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0}
     mfusepy.FUSE(operations, str(mountpoint), foreground=True, nothreads=True, hard_remove=True, use_ino=True, **forgetful)

@@ -94,7 +94,7 @@ def _controllers(draw: st.DrawFn) -> list[dict[str, Any]]:
 def definitions(draw: st.DrawFn) -> Definition:
     boot = st.lists(st.sampled_from(("none", "floppy", "dvd", "disk", "net")), min_size=4, max_size=4)
     machine = _model(
-        Definition.model_fields["machine"].annotation,  # type: ignore[arg-type]  # a model
+        Definition.model_fields["machine"].annotation,
         boot=boot,
         memory_mb=st.integers(4, 2_097_152),
         cpus=st.integers(1, 64),
@@ -117,7 +117,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         "usb": {"ohci": draw(st.booleans()), "ehci": True, "xhci": draw(st.booleans()), "mouse": "usbtablet"},
         "controllers": draw(_controllers()),
         "nics": [
-            draw(_model(Definition.model_fields["nics"].annotation.__args__[0], number=st.just(number)))  # type: ignore[union-attr]
+            draw(_model(Definition.model_fields["nics"].annotation.__args__[0], number=st.just(number)))
             | {"mac": f"08:00:27:00:00:{number:02x}", "bridge": f"br{number}"}
             for number in nics
         ],

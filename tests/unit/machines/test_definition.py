@@ -74,13 +74,13 @@ def test_nonsense_is_refused_with_its_place_and_reason(settings: dict[str, objec
 )
 def test_storage_that_cannot_be_is_refused(make: object, said: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        make()  # type: ignore[operator]  # one of the lambdas above
+        make()
     assert said in describe(caught.value)
 
 
 def test_a_definition_does_not_change() -> None:
     with pytest.raises(ValidationError):
-        definition().name = "T"  # type: ignore[misc]  # that is what is tested
+        definition().name = "T"
 
 
 def test_machine_types_are_pinned() -> None:

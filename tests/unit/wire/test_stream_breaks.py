@@ -15,6 +15,7 @@ import pytest
 from teleport.errors import ProtocolError, TeleportError, UnreachableError
 from teleport.wire.frames import Frame, pack
 from teleport.wire.options import SERVICE
+from teleport.wire.status import from_rpc_error
 from teleport.wire.transfer_client import TransferClient
 from tests.fakes.transfer_target import EPOCH
 from tests.fakes.until import until
@@ -92,8 +93,6 @@ def test_a_channel_is_carried_once() -> None:
 
 def _say(port: int, frames: Iterator[bytes]) -> TeleportError | None:
     """A peer that speaks the frames itself; returns what the target answers to that."""
-    from teleport.wire.status import from_rpc_error  # noqa: PLC0415 - beside its only use
-
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             for _ in channel.stream_stream(f"/{SERVICE}/Stream")(frames, timeout=20):
