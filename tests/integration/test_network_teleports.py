@@ -19,6 +19,7 @@ from tests.harness.scene import Scene, kill_hard, until
 pytestmark = pytest.mark.qemu
 
 LOAD = Load(resident_mb=1)
+MEMORY_MB = 112
 _BRIDGED = ("--nic2", "bridged", "--nictype2", "virtio", "--bridgeadapter2", "br0")
 _FIRST_PORT, _SECOND_PORT, _BUSY_PORT, _GUEST_PORT, _UDP_PORT = 8001, 8002, 8003, 7, 8004
 _HOST, _GUEST = "10.79.0.1", "10.79.0.2"
@@ -54,7 +55,7 @@ def journey() -> None:
         ears.settimeout(30)
         rules = ("--natpf1", _rule("web", _FIRST_PORT), "--natpf1", _rule("datagrams", _UDP_PORT, "udp"))
         with (
-            Scene(load=LOAD, memory_mb=96, options=(*_BRIDGED, *_on_lab(3), *rules)) as scene,
+            Scene(load=LOAD, memory_mb=MEMORY_MB, options=(*_BRIDGED, *_on_lab(3), *rules)) as scene,
             _neighbour(scene.here.home) as neighbour,
         ):
             _set_rules(scene.there, web=_SECOND_PORT)
@@ -106,7 +107,7 @@ def _on_lab(number: int) -> tuple[str, ...]:
 def _neighbour(home: Home) -> Iterator[GuestConsole]:
     """Another VM on the internal network, which stays where it is."""
     vm = Host("B", home)
-    vm.define(load=LOAD, memory_mb=96, options=_on_lab(2))
+    vm.define(load=LOAD, memory_mb=MEMORY_MB, options=_on_lab(2))
     with GuestConsole(vm.endpoint) as console:
         vm.start()
         console.wait_ready(120)
