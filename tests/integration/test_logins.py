@@ -170,7 +170,7 @@ def test_the_guests_accounts_here_and_where_it_moves(short_folder: Path) -> None
     initrd = str(guest_image(agent=True).initrd)
     options = ("--initrd", initrd, "--guest-agent", "on", "--vrde", "on", "--vrdeauthtype", "guest", *DISPLAY)
     load = Load(resident_mb=4, rewrite_mb=0)
-    with Scene(load=load, memory_mb=112, options=options) as scene:
+    with Scene(load=load, memory_mb=128, options=options) as scene:
         door = Door(short_folder, scene.here)
         for file, content in (("passwd", f"root:x:0:0::/:/bin/sh\n{PASSWD}"), ("shadow", shadow())):
             for line in content.splitlines():
