@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from teleport.cli.display import viewers_address
-from teleport.cli.grammar import Verb, vm_argument
+from teleport.cli.grammar import Verb, number, vm_argument
 from teleport.cli.home import store
 from teleport.cli.live import live_state
 from teleport.cli.running import connect
@@ -20,9 +20,11 @@ from teleport.machines.vrde import MOST_MONITORS
 @click.option("--open", "opened", is_flag=True, help="Open the page in this host's browser.")
 @click.option("--rdp", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a .rdp file instead.")
 @click.option("--user", default="", metavar="NAME", help="The user name in that file.")
-@click.option("--screen", default=1, type=click.IntRange(1, MOST_MONITORS), help="Which of the guest's screens (1).")
+@click.option(
+    "--screen", default="1", type=number("--screen", 1, MOST_MONITORS), metavar="N", help="Which of the guest's screens (1)."
+)
 @click.option("--address", default="localhost", metavar="ADDRESS", help="Where the page is served (localhost).")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), metavar="PORT", help="At which port (0: a free one).")
+@click.option("--port", default="0", type=number("--port", 0, 65535), metavar="PORT", help="At which port (0: a free one).")
 def command(*, vm: str, opened: bool, rdp: Path | None, user: str, screen: int, address: str, port: int) -> None:
     """Show a VM's screen: prints a page's address, good for one browser."""
     found = store().find(vm)

@@ -40,9 +40,9 @@ def command(*, kind: str, word: str, **given: Any) -> None:
     if (given["size"] is None) == (given["sizebyte"] is None):
         raise UsageError("createmedium", "give the disk's size, once", "e.g. --size 10000 for 10 GB")
     if given["size"] is not None:
-        size_bytes = whole_number("--size", given["size"], 1, _MOST_MB) << 20
+        size_bytes = whole_number("--size", given["size"], 1, _MOST_MB, unit="MB") << 20
     else:
-        size_bytes = whole_number("--sizebyte", given["sizebyte"], media.LEAST_BYTES, media.MOST_BYTES)
+        size_bytes = whole_number("--sizebyte", given["sizebyte"], media.LEAST_BYTES, media.MOST_BYTES, unit="bytes")
     path = file_path("--filename", given["filename"])
     info = media.create_disk(path, size_bytes=size_bytes, image_format=format_of(word), variant=variant_of(given["variant"]))
     click.echo("0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%")

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from teleport.errors import NotFoundError, UsageError
+from teleport.machines import numbers
 
 # Joins the words of one use of an option on their way through click; no terminal can send it within a word.
 SEPARATOR = "\x1f"
@@ -134,11 +135,29 @@ def switch(what: str, value: str) -> bool:
     return chosen
 
 
-def whole_number(what: str, value: str, low: int, high: int) -> int:
+def whole_number(what: str, value: str, low: int, high: int, *, unit: str = "") -> int:
     """A decimal number in a range. Raises UsageError."""
-    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
-        raise UsageError(what, f"{value!r} is not a number from {low} to {high}")
-    return int(value)
+    try:
+        return numbers.whole_number(value, low, high, unit=unit)
+    except ValueError as error:
+        raise UsageError(what, str(error)) from error
+
+
+def number(what: str, low: int, high: int, *, unit: str = "") -> Callable[[str], int]:
+    """The same as the type of one of click's options."""
+    return lambda value: whole_number(what, value, low, high, unit=unit)
+
+
+def seconds(what: str, least: float) -> Callable[[str], float]:
+    """Likewise a time, `least` or longer."""
+
+    def parse(value: str) -> float:
+        try:
+            return numbers.seconds(value, least)
+        except ValueError as error:
+            raise UsageError(what, str(error)) from error
+
+    return parse
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> str:

@@ -53,9 +53,9 @@ def command(*, words: tuple[str, ...], word: str | None, **given: Any) -> None:
         warn_of_format(path, info.format)
     if given["resize"] is not None or given["resizebyte"] is not None:
         if given["resize"] is not None:
-            size_bytes = whole_number("--resize", given["resize"], 1, media.MOST_BYTES >> 20) << 20
+            size_bytes = whole_number("--resize", given["resize"], 1, media.MOST_BYTES >> 20, unit="MB") << 20
         else:
-            size_bytes = whole_number("--resizebyte", given["resizebyte"], media.LEAST_BYTES, media.MOST_BYTES)
+            size_bytes = whole_number("--resizebyte", given["resizebyte"], media.LEAST_BYTES, media.MOST_BYTES, unit="bytes")
         info = media.resize(path, size_bytes=size_bytes)
         click.echo(f"Medium '{path}' has {info.virtual_bytes >> 20} MB now.")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from teleport.errors import UsageError
 from teleport.machines import display_extensions
+from teleport.machines.numbers import whole_number
 from teleport.machines.vrde_properties import (
     BUILT_IN_PROPERTIES,
     DEFAULT_PORT,
@@ -91,9 +92,10 @@ def _switch(what: str, value: str) -> bool:
 
 
 def _number(what: str, value: str, low: int, high: int) -> int:
-    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
-        raise UsageError(what, f"{value!r} is not a number from {low} to {high}")
-    return int(value)
+    try:
+        return whole_number(value, low, high)
+    except ValueError as error:
+        raise UsageError(what, str(error)) from error
 
 
 # What the 3.2 spelling of 7.1.10 reaches, by its name in lower case.

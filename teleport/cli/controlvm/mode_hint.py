@@ -21,7 +21,7 @@ _DEPTHS = ("0", "32")  # 0: as it is
 def setvideomodehint(vm: StoredVm, *, width: str, height: str, depth: str, screen: str) -> None:
     """The guest's driver decides whether it follows. `screen` is counted from 0, as VirtualBox does."""
     size = [
-        whole_number(f"setvideomodehint {what}", value, 64, _MOST_PIXELS)
+        whole_number(f"setvideomodehint {what}", value, 64, _MOST_PIXELS, unit="pixels")
         for what, value in (("WIDTH", width), ("HEIGHT", height))
     ]
     if depth not in _DEPTHS:

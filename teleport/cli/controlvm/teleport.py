@@ -12,7 +12,7 @@ from typing import ClassVar
 import click
 
 from teleport.cli.aftermath import what_became
-from teleport.cli.grammar import Verb
+from teleport.cli.grammar import Verb, number, seconds
 from teleport.cli.progress import Shown, as_event, shown_on
 from teleport.cli.running import connect, wait_over
 from teleport.errors import InDoubtError, RunnerGoneError, TeleportError
@@ -20,6 +20,8 @@ from teleport.machines.store import StoredVm
 from teleport.model import Outcome, OutcomeKind, Progress
 
 _PLANS = ("auto", "shared", "raw")
+_PAUSE = number("--maxdowntime", 1, 600_000, unit="ms")
+_BANDWIDTH = number("--max-bandwidth", 0, 1 << 50, unit="bytes a second")
 
 
 class TeleportVerb(Verb):
@@ -37,11 +39,11 @@ class TeleportVerb(Verb):
 
 @click.command("teleport", cls=TeleportVerb)
 @click.option("--host", required=True, help="Name or address of the host where the target waits.")
-@click.option("--port", required=True, type=click.IntRange(1, 65535), help="Its teleporter port.")
-@click.option("--maxdowntime", default=250, type=click.IntRange(1, 600_000), metavar="MS", help="Longest pause in ms (250).")
-@click.option("--timeout", default=10.0, type=click.FloatRange(min=0.1), metavar="S", help="For connecting, in seconds (10).")
+@click.option("--port", required=True, type=number("--port", 1, 65535), metavar="PORT", help="Its teleporter port.")
+@click.option("--maxdowntime", default="250", type=_PAUSE, metavar="MS", help="Longest pause in ms (250).")
+@click.option("--timeout", default="10", type=seconds("--timeout", 0.1), metavar="S", help="For connecting, in seconds (10).")
 @click.option("--plan", default="auto", type=click.Choice(_PLANS), help="Data path (auto: the cheapest that is safe).")
-@click.option("--max-bandwidth", default=0, type=click.IntRange(0), metavar="BYTES", help="Bytes a second (0: no limit).")
+@click.option("--max-bandwidth", default="0", type=_BANDWIDTH, metavar="BYTES", help="Bytes a second (0: no limit).")
 @click.option("--insecure", is_flag=True, help="Plain text off loopback, in a network that you trust.")
 @click.option("--dry-run", is_flag=True, help="The whole preflight; nothing is moved.")
 @click.option("--verify-ram", is_flag=True, help="Hash all of RAM in the pause, on both sides.")

@@ -132,7 +132,7 @@ OPTIONS = (
     ),
     _row(
         "memory",
-        number(LEAST_MEMORY_MB, MOST_MEMORY_MB, "MB"),
+        number(LEAST_MEMORY_MB, MOST_MEMORY_MB, "MB", unit="MB"),
         "machine.memory_mb",
         label="Memory size",
         about="the guest's RAM in megabytes",
@@ -286,7 +286,7 @@ OPTIONS = (
     ),
     _row(
         "vram",
-        number(1, 256, "MB"),
+        number(1, 256, "MB", unit="MB"),
         "machine.vram_mb",
         label="VRAM size",
         about="video memory in megabytes; the guest gets the next power of two",

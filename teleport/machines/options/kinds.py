@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from teleport.machines.numbers import whole_number
+
 
 def one_word(_: Sequence[str]) -> int:
     """Most options take one word."""
@@ -56,21 +58,15 @@ def choice(*words: str, also: Mapping[str, str] | None = None, refused: Mapping[
     return Kind(metavar="|".join(words), parse=parse, show=str, choices=words)
 
 
-def number(low: int, high: int, metavar: str = "N", *, words: Mapping[str, int] | None = None) -> Kind:
+def number(low: int, high: int, metavar: str = "N", *, unit: str = "", words: Mapping[str, int] | None = None) -> Kind:
     """A whole number in a range, decimal or 0x…; `words` are names for some numbers."""
     named = dict(words or {})
+    also = "".join(f" or {word}" for word in named)
 
     def parse(given: Sequence[str]) -> int:
         if given[0].lower() in named:
             return named[given[0].lower()]
-        try:
-            value = int(given[0], 0) if given[0].lower().startswith("0x") else int(given[0], 10)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high or not given[0].isascii() or "_" in given[0]:
-            also = "".join(f" or {word}" for word in named)
-            raise ValueError(f"{given[0]!r} is not a number from {low} to {high}{also}")
-        return value
+        return whole_number(given[0], low, high, unit=unit, also=also, hexadecimal=True)
 
     return Kind(metavar=metavar, parse=parse, show=str, quoted=False)
 
