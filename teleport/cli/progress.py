@@ -9,6 +9,7 @@ from typing import Any, Protocol, TextIO
 
 from teleport.errors import RefusedError, TeleportError
 from teleport.model import Outcome, OutcomeKind, Progress
+from teleport.preflight.advice import sentences
 from teleport.stream.progress import describe
 
 _TENTH = 10
@@ -157,7 +158,7 @@ class _Live:
 
 
 def _table(error: TeleportError, stream: Any) -> None:
-    """The preflight's findings: what, here, there; and below each the command that mends it."""
+    """The preflight's findings: what, here, there; and below them what mends them."""
     if not isinstance(error, RefusedError) or not error.findings:
         return
     head = ("what", "here", "there")
@@ -165,6 +166,5 @@ def _table(error: TeleportError, stream: Any) -> None:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
     for row in (head, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=stream)
-    mends = list(dict.fromkeys(row[3] for row in error.findings if len(row) > 3 and row[3]))
-    if mends:
-        print("To mend it:", *(f"  {mend}" for mend in mends), sep="\n", file=stream, flush=True)
+    mends = [*dict.fromkeys(row[3] for row in error.findings if row[3]), *sentences(error.findings)]
+    print("To mend it:", *(f"  {mend}" for mend in mends), sep="\n", file=stream, flush=True)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from teleport.errors import RefusedError, StateError, StorageError, TeleportError
+from teleport.errors import StateError, StorageError, TeleportError
 from teleport.host.process import available_memory_bytes
 from teleport.host.ram import resident_bytes
 from teleport.host.same_host import HandleServer
@@ -32,7 +32,7 @@ from teleport.preflight.proofs import Role
 from teleport.preflight.resources import RecordSight, network_warning, owner_findings, owner_warning, source_memory_findings
 from teleport.preflight.session import check_target
 from teleport.preflight.storage import compare_media, live_block_findings, other_disks, snapshot_findings
-from teleport.preflight.verdict import refusal
+from teleport.preflight.verdict import require_none
 from teleport.runner.facts import attached_media, definition_facts, software
 from teleport.runner.ownership import host_identity
 from teleport.runner.vm import RunningVm, TeleportOrder
@@ -111,9 +111,8 @@ async def _meet(
     )
     meeting = Meeting(peer=peer, epoch=epoch, target=target, plan=PlanName.RAW, plan_reason="", paused=paused, handle=handle)
     try:
-        problem = check_target(target, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=CAPABILITIES)
-        if problem:
-            raise RefusedError("teleport", "the two sides cannot follow each other", findings=_rows([problem]))
+        if problem := check_target(target, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=CAPABILITIES):
+            require_none([problem])
         meeting.plan, meeting.plan_reason = choose_plan(
             order.plan,
             same_host=target.same_host and handle is not None and handle.met,
@@ -130,10 +129,6 @@ async def _meet(
         await meeting.leave(str(error) or "the source left")
         raise
     return meeting
-
-
-def _rows(findings: list[Finding]) -> tuple[tuple[str, ...], ...]:
-    return tuple((each.what, each.here, each.there, each.mend) for each in findings)
 
 
 async def _compare(vm: RunningVm, order: TeleportOrder, meeting: Meeting, *, emit: Callable[[Progress | str], None]) -> None:
@@ -188,8 +183,7 @@ async def _compare_with(
     ]
     live = await vm.guest.facts()
     findings += live_block_findings(live)
-    if error := refusal(findings):
-        raise error
+    require_none(findings)
     if warning := owner_warning(sight, RecordSight(generation=answer.record_generation, owner=answer.owner)):
         emit(f"warning: {warning}")
     networks = [nic.network for nic in vm.definition.nics if nic.attachment == "intnet"]
@@ -199,8 +193,7 @@ async def _compare_with(
         meeting.epoch,
         PrepareOrder(plan=meeting.plan.value, facts=live, proofs=tuple(theirs.items()), verify_ram=order.verify_ram),
     )
-    if error := refusal([*compare_facts(live, report.facts, mend_vm=meeting.target.vm_name), *report.findings]):
-        raise error
+    require_none([*compare_facts(live, report.facts, mend_vm=meeting.target.vm_name), *report.findings])
     if meeting.handle:
         meeting.target_process = await meeting.handle.target_process()
 

@@ -38,7 +38,7 @@ from teleport.preflight.proofs import Role
 from teleport.preflight.resources import port_findings, target_memory_findings
 from teleport.preflight.session import negotiate
 from teleport.preflight.storage import compare_media
-from teleport.preflight.verdict import refusal
+from teleport.preflight.verdict import refusal, require_none
 from teleport.runner.arrival import Arrival, Arrived, word_of_journal
 from teleport.runner.display import Display
 from teleport.runner.epochs import TargetPrepared
@@ -110,9 +110,7 @@ class WaitingTarget:
             capabilities -= {"plan-shared"}
         verdict = negotiate(hello, versions=(PROTOCOL_OLDEST, PROTOCOL_NEWEST), capabilities=capabilities)
         if isinstance(verdict, Finding):
-            raise RefusedError(
-                "teleport", "the two sides cannot follow each other", "update the older one", findings=(_row(verdict),)
-            )
+            raise refusal([verdict])
         handle = None
         if hello.handle:
             with contextlib.suppress(TeleportError, TimeoutError):  # no handle there: not this host, which is an answer too
@@ -185,8 +183,7 @@ class WaitingTarget:
             raise ProtocolError("prepare", "came before the proposal")
         judged = session.proofs.judge(dict(order.proofs))
         unproved = [Finding(f"medium {node} shared storage", "", why) for node, why in judged.items() if why]
-        if error := refusal(unproved):
-            raise error
+        require_none(unproved)
         if session.refused:
             raise RefusedError("teleport", f"VM {self._name!r} refuses what it was told of the source's machine")
         theirs = session.proposal.display  # the source's display front
@@ -211,7 +208,12 @@ class WaitingTarget:
                 )
                 if session.proposal.display_moves and not arrival.offer.where:
                     session.refused = True
-                    away = Finding("remote display", "on", self._display.problem, f"modifyvm {self._name!r} --vrdeport PORTS")
+                    away = Finding(
+                        "remote display",
+                        "on",
+                        self._display.problem,
+                        f"teleport modifyvm {shlex.quote(self._name)} --vrdeport PORTS",
+                    )
                     return LiveReport(facts=facts, findings=(away,))
             await arrival.listen()
         except BaseException:
@@ -372,7 +374,3 @@ def _same_family(addresses: tuple[str, ...], peer_address: str) -> str:
     is_v6 = peer_address.startswith("[")
     everywhere = "::" if is_v6 else "0.0.0.0"
     return next((one for one in addresses if (":" in one) == is_v6), everywhere)
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
-    return (finding.what, finding.here, finding.there, finding.mend)

@@ -2,12 +2,12 @@ import pytest
 
 from teleport.errors import RefusedError
 from teleport.model import Finding
+from teleport.preflight.advice import advice
 from teleport.preflight.verdict import refusal, require_none
 
 
 def test_nothing_found_passes() -> None:
     require_none(())
-    assert refusal(()) is None
 
 
 def test_one_refusal_carries_every_row_once_and_every_command_once() -> None:
@@ -27,5 +27,37 @@ def test_what_both_sides_found_is_said_once_in_the_first_ones_words() -> None:
     ours, theirs = Finding("medium disk0 storage", "/a", "/b: not seen"), Finding("medium disk0 storage", "/a", "/b: not there")
     other = Finding("memory", "1", "2")
     error = refusal((other, ours, theirs, other))
-    assert error is not None
     assert [row[:3] for row in error.findings] == [("memory", "1", "2"), ("medium disk0 storage", "/a", "/b: not seen")]
+
+
+def test_what_no_command_mends_comes_with_a_sentence() -> None:
+    error = refusal(
+        [
+            Finding("memory", "64", "128", "teleport modifyvm T --memory 64"),
+            Finding("medium sata-0-0 storage", "/a", "/b: another"),
+            Finding("medium sata-1-0 identity", "/c", "/d: another"),
+            Finding("owner record", "generation 1", "generation 0"),
+        ]
+    )
+    assert error.hint == (
+        "try: teleport modifyvm T --memory 64; "
+        "medium sata-0-0 storage, medium sata-1-0 identity: both ends must have the same medium, usable, on storage that both hosts see; "
+        "owner record: attach the same disks at both ends: the record lies beside them, where both hosts must read and write it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("memory at the source", "end other programs or VMs on the source's host"),
+        ("vnc port", "port on the target's host"),
+        ("protocol version", "the same release"),
+        ("medium ide-0-0 backing file", "flat copy"),
+        ("cpu features", "--cpu-profile"),
+        ("machine accelerator", "--accelerator"),
+        ("device virtio-net-pci@2", "one version of QEMU"),
+        ("a newer build's finding", "showvminfo"),
+    ],
+)
+def test_what_to_do(what: str, said: str) -> None:
+    assert said in advice(what)
