@@ -54,7 +54,7 @@ async def vnc_frames(port: int) -> float:
             pixels += sum(r.width * r.height for r in (await viewer.see()).rectangles if r.encoding == 0)
         return pixels / (1024 * 768) / (time.monotonic() - began)
     finally:
-        await viewer.close()
+        await viewer.aclose()
 
 
 async def rdp_frames(viewer: Viewer) -> float:

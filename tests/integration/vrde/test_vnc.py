@@ -26,11 +26,11 @@ class VncViewer:
         try:
             await viewer.begin(port, password)
         except BaseException:
-            await viewer.close()
+            await viewer.aclose()
             raise
         return viewer
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
@@ -90,21 +90,20 @@ def test_a_viewer_stays_through_a_move(short_folder):
         source = await (await desk.guest("a")).counting()
         front, status = await desk.front(settings(vrdeextpack="vnc"), source.vnc)
         assert status["extension"] == "vnc"
-        viewer = await VncViewer.connect(status["port"])
-        assert viewer.name == b"S"
-        await viewer.sees_the_guest()
-        viewer.type("one")
-        await until(lambda: source.screen()[1] == "one", what="the typed text")
-        target = await desk.guest("b", "-incoming", "defer")
-        await migrate(source, target)
-        assert await front.retarget([target.vnc]) == 1
-        source.end()
-        await viewer.sees_the_guest()
-        viewer.type("two")
-        await until(lambda: target.screen()[1] == "onetwo", what="the typed text")
-        (session,) = (await front.status())["sessions"]
-        assert session["client"].startswith("127.0.0.1:")
-        await viewer.close()
+        async with contextlib.aclosing(await VncViewer.connect(status["port"])) as viewer:
+            assert viewer.name == b"S"
+            await viewer.sees_the_guest()
+            viewer.type("one")
+            await until(lambda: source.screen()[1] == "one", what="the typed text")
+            target = await desk.guest("b", "-incoming", "defer")
+            await migrate(source, target)
+            assert await front.retarget([target.vnc]) == 1
+            source.end()
+            await viewer.sees_the_guest()
+            viewer.type("two")
+            await until(lambda: target.screen()[1] == "onetwo", what="the typed text")
+            (session,) = (await front.status())["sessions"]
+            assert session["client"].startswith("127.0.0.1:")
         await until(lambda: "disconnected" in desk.front_log())
 
     asyncio.run(at(short_folder, body))
@@ -118,15 +117,14 @@ def test_its_password_and_its_one_viewer(short_folder):
         front, status = await desk.front(chosen, guest.vnc)
         with pytest.raises(PermissionError, match="wrong password"):
             await VncViewer.connect(status["port"], "hunter2")
-        viewer = await VncViewer.connect(status["port"], "geheim")
-        await viewer.sees_the_guest()
-        with pytest.raises(PermissionError, match="another viewer is connected"):
-            await VncViewer.connect(status["port"], "geheim")
-        await viewer.sees_the_guest()
-        assert "wrong VNC password" in desk.front_log()
-        assert "several are not allowed" in desk.front_log()
-        assert "geheim" not in desk.front_log()
-        await viewer.close()
+        async with contextlib.aclosing(await VncViewer.connect(status["port"], "geheim")) as viewer:
+            await viewer.sees_the_guest()
+            with pytest.raises(PermissionError, match="another viewer is connected"):
+                await VncViewer.connect(status["port"], "geheim")
+            await viewer.sees_the_guest()
+            assert "wrong VNC password" in desk.front_log()
+            assert "several are not allowed" in desk.front_log()
+            assert "geheim" not in desk.front_log()
         assert len((await front.status())["sessions"]) <= 1
 
     asyncio.run(at(short_folder, body))
