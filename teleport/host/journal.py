@@ -13,6 +13,7 @@ from pathlib import Path
 
 from teleport.errors import StorageError
 from teleport.host.faults import fault_point
+from teleport.machines.files import sync_folder
 
 Record = Mapping[str, str | int]
 
@@ -31,15 +32,6 @@ def _parse(line: bytes) -> Record | None:
     if not isinstance(record, dict) or _line(record) != line + b"\n":
         return None
     return record
-
-
-def fsync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class FileJournal:
@@ -81,7 +73,7 @@ class FileJournal:
         finally:
             os.close(descriptor)
         if created:
-            fsync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def _read(self) -> tuple[tuple[Record, ...], int]:
         """The whole records and the length of the file's good beginning in bytes."""

@@ -33,7 +33,7 @@ from typing import TypeVar
 from teleport.errors import StorageError
 from teleport.host.bounded import in_thread
 from teleport.host.faults import fault_point
-from teleport.host.journal import fsync_folder
+from teleport.machines.files import sync_folder
 from teleport.model import FREE, ClaimResult, Owner, RecordView
 
 FORMAT = 1
@@ -292,7 +292,7 @@ def _write_durably(path: Path, content: str) -> None:
 def _sync_names(folder: Path) -> None:
     """fsync of a folder, where the filesystem knows it (some SMB and FUSE mounts do not, and write names through)."""
     try:
-        fsync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
             raise

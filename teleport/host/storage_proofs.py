@@ -17,8 +17,8 @@ from typing import TypeVar
 from teleport.errors import StorageError
 from teleport.host import nfs_proofs
 from teleport.host.bounded import in_thread
-from teleport.host.journal import fsync_folder
 from teleport.host.storage import AttachedMedium
+from teleport.machines.files import sync_folder
 from teleport.model import MediumFact
 from teleport.preflight.proofs import PROOF_FILE, SECRET_BYTES, Role, answer, commitment, judge
 from teleport.preflight.storage import OWN_COPY_KINDS
@@ -161,7 +161,7 @@ def _write(path: Path, secret: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _read(folder: Path, name: str) -> bytes | None:

@@ -10,7 +10,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (r".* port", "end what holds that port on the target's host, or give the VM another one"),
     (
         r"owner record",
-        "attach the same disks at both ends: the record lies beside them, where both hosts must read and write it",
+        "attach the same disks at both ends, or name one --ownerfolder: both hosts must read and write the same record",
     ),
     (r"protocol version|capability", "install the same release of Teleport on both hosts"),
     (

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from teleport.errors import StorageError
-from teleport.host.journal import FileJournal, fsync_folder
+from teleport.host.journal import FileJournal
+from teleport.machines.files import sync_folder
 from teleport.model import GuestIdentity, Owner, PrepareOrder, Proposal, SourceHello
 
 _KEPT_FILES = 40
@@ -111,7 +112,7 @@ class EpochJournal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._journal.append({"kind": "prepared", "at": _now(), **asdict(record)})
-            fsync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise StorageError("journal", f"{self.path.parent} cannot be written: {error.strerror}") from error
 

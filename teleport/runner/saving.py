@@ -6,13 +6,13 @@ the owner record just before `cont`.
 """
 
 import asyncio
-import os
 from pathlib import Path
 
 from teleport.errors import HypervisorError, StateError, StorageError, TeleportError
 from teleport.host.bounded import in_thread
 from teleport.host.guest import QmpGuest
 from teleport.machines import saved_state
+from teleport.machines.media import make_durable
 from teleport.machines.saved_state import SavedFacts
 from teleport.machines.store import VmPaths
 from teleport.model import ClaimResult, Owner
@@ -42,7 +42,7 @@ async def save(vm: RunningVm, *, was_paused: bool) -> None:
     await guest.execute("migrate", channels=[_channel(stream)])
     if await guest.wait_migration() != "completed":
         raise StorageError("savestate", (await guest.migration()).error or "QEMU did not finish it", "check free space")
-    await in_thread(lambda: _sync(stream), timeout_seconds=_SYNC_SECONDS, name="saved state")
+    await in_thread(lambda: make_durable(stream), timeout_seconds=_SYNC_SECONDS, name="saved state")
     version = (await guest.execute("query-version"))["qemu"]
     facts = SavedFacts(
         identity=vm.identity,
@@ -147,11 +147,3 @@ async def go_on(guest: QmpGuest, paths: VmPaths, facts: SavedFacts) -> None:
 def _channel(stream: Path) -> dict[str, object]:
     """The `file:` address in its structured form: no character of a path means anything in it."""
     return {"channel-type": "main", "addr": {"transport": "file", "filename": str(stream), "offset": 0}}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

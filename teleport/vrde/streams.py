@@ -1,7 +1,8 @@
 """Small asyncio pieces that fronts share."""
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Iterator
 
 READ_BYTES = 1 << 16
 
@@ -18,6 +19,34 @@ async def first_to_end(*each: Awaitable[object]) -> None:
     for task in done:
         if not task.cancelled() and (error := task.exception()):
             raise error
+
+
+class Connections:
+    """The tasks that serve a port's connections, to be ended together."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[int]:
+        """The current task is one of them as long as the block; how many there are."""
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        try:
+            yield len(self._tasks)
+        finally:
+            self._tasks.discard(task)
+
+    def cancel(self) -> None:
+        """Ends them; they are not waited for."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Ends them; none is left."""
+        self.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

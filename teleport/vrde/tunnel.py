@@ -26,7 +26,7 @@ from teleport.vrde import certificate
 from teleport.vrde.endpoint import AGENT, BUFFER_BYTES, CLIPBOARD, MICROPHONE, TICKET_BYTES, Endpoint
 from teleport.vrde.extension import Context
 from teleport.vrde.guest_agent import GuestAgent
-from teleport.vrde.streams import first_to_end, peer_of, pipe
+from teleport.vrde.streams import Connections, first_to_end, peer_of, pipe
 from teleport.vrde.usb import USB
 
 TICKET_SECONDS = 10
@@ -44,7 +44,7 @@ class Tunnel:
         self._ticket = b""
         self._fingerprint = ""
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections()
 
     async def open(self, *, address: str, port: int) -> dict[str, object]:
         """`port`, `fingerprint` and `ticket` (hex), the parts of an endpoint ``tunnel:HOST:PORT:FINGERPRINT:TICKET:SCREEN``.
@@ -81,13 +81,11 @@ class Tunnel:
         if self._server:
             self._server.close()
             self._server = None
-        self.break_off()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._connections.end()
 
     def break_off(self) -> None:
         """Ends the connections, so that the other fronts dial again: the guest is elsewhere now."""
-        for task in self._connections:
-            task.cancel()
+        self._connections.cancel()
 
     def _endpoint(self, screen: int) -> Endpoint | None:
         """What a number stands for; None when there is no such screen, or no agent."""
@@ -96,35 +94,32 @@ class Tunnel:
         return self._context.screens.relay(screen).endpoint if screen <= len(self._context.screens) else None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task:
-            self._connections.add(task)
         client = peer_of(writer)[1]
-        try:
-            if len(self._connections) > MOST_CONNECTIONS:
+        with contextlib.closing(writer), self._connections.one() as count:
+            if count > MOST_CONNECTIONS:
                 return
-            async with asyncio.timeout(TICKET_SECONDS):
-                shown = await reader.readexactly(TICKET_BYTES + 1)
-            endpoint = self._endpoint(shown[-1])
-            known = hmac.compare_digest(shown[:TICKET_BYTES], self._ticket)
-            if known and shown[-1] == USB and self._context.usb:
-                await self._context.usb.serve_front(reader, writer)
-                return
-            if known and shown[-1] == CLIPBOARD and self._context.clipboard:
-                await self._context.clipboard.serve_front(reader, writer)
-                return
-            if known and shown[-1] == MICROPHONE and self._context.microphone:
-                await self._context.microphone.serve_front(reader, writer)
-                return
-            if not known or endpoint is None:
-                self._context.note(f"tunnel: {client} refused: wrong ticket")
-                return
-            back_reader, back_writer = await endpoint.dial()
-            with contextlib.closing(back_writer):
-                await first_to_end(pipe(reader, back_writer), pipe(back_reader, writer))
-        except (OSError, EOFError, TeleportError) as error:
-            log.debug("tunnel: %s went: %s", client, error)
-        finally:
-            if task:
-                self._connections.discard(task)
-            writer.close()
+            try:
+                await self._serve(reader, writer, client)
+            except (OSError, EOFError, TeleportError) as error:
+                log.debug("tunnel: %s went: %s", client, error)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str) -> None:
+        async with asyncio.timeout(TICKET_SECONDS):
+            shown = await reader.readexactly(TICKET_BYTES + 1)
+        endpoint = self._endpoint(shown[-1])
+        known = hmac.compare_digest(shown[:TICKET_BYTES], self._ticket)
+        if known and shown[-1] == USB and self._context.usb:
+            await self._context.usb.serve_front(reader, writer)
+            return
+        if known and shown[-1] == CLIPBOARD and self._context.clipboard:
+            await self._context.clipboard.serve_front(reader, writer)
+            return
+        if known and shown[-1] == MICROPHONE and self._context.microphone:
+            await self._context.microphone.serve_front(reader, writer)
+            return
+        if not known or endpoint is None:
+            self._context.note(f"tunnel: {client} refused: wrong ticket")
+            return
+        back_reader, back_writer = await endpoint.dial()
+        with contextlib.closing(back_writer):
+            await first_to_end(pipe(reader, back_writer), pipe(back_reader, writer))

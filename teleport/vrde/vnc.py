@@ -17,7 +17,7 @@ from teleport.vrde.extension import Bound, Context, DisplayServer
 from teleport.vrde.listen import listen
 from teleport.vrde.relay import WRONG
 from teleport.vrde.sessions import Session
-from teleport.vrde.streams import peer_of
+from teleport.vrde.streams import Connections, peer_of
 
 SCREEN = 1
 
@@ -29,7 +29,7 @@ class VncServer:
         self._context = context
         self._settings = context.settings
         self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections()
 
     async def start(self) -> Bound:
         """See DisplayServer."""
@@ -44,9 +44,7 @@ class VncServer:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._connections.end()
 
     async def update(self, settings: VrdeSettings) -> None:
         """See DisplayServer."""
@@ -62,7 +60,6 @@ class VncServer:
         return self._settings.properties.get("VNCPassword", "")
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
         address, client = peer_of(writer)
         session: Session | None = None
 
@@ -84,21 +81,16 @@ class VncServer:
             )
             return "" if session else "another viewer is connected"
 
-        if task:
-            self._connections.add(task)
-        try:
-            password, clipboard = self._password, self._context.clipboard
-            await self._context.screens.relay(SCREEN).serve(
-                reader, writer, label=client, password=(lambda: vnc_password.fresh(password)) if password else None, admit=admit,
-                clipboard=clipboard.clipboard if clipboard else None,
-            )  # fmt: skip
-        finally:
-            if session:
-                self._context.sessions.left(session)
-            if task:
-                self._connections.discard(task)
-            with contextlib.suppress(OSError):
-                writer.close()
+        password, clipboard = self._password, self._context.clipboard
+        with contextlib.closing(writer), self._connections.one():
+            try:
+                await self._context.screens.relay(SCREEN).serve(
+                    reader, writer, label=client, password=(lambda: vnc_password.fresh(password)) if password else None,
+                    admit=admit, clipboard=clipboard.clipboard if clipboard else None,
+                )  # fmt: skip
+            finally:
+                if session:
+                    self._context.sessions.left(session)
 
 
 def _check(settings: VrdeSettings) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from teleport.host.facts import live_facts
 from teleport.host.guest import QmpGuest
-from teleport.host.process import start_ticks
-from teleport.model import Fact, Finding, QemuProcess
+from teleport.model import Fact, Finding
 from teleport.preflight.compare import compare_facts
 from teleport.preflight.cpuid import FEATURE_NAMES, feature_names
+from tests.integration.tiny_qemu import connected
 
 pytestmark = pytest.mark.qemu
 
@@ -31,22 +31,8 @@ async def qemu(folder: Path, name: str, *arguments: str) -> AsyncIterator[QmpGue
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-name", name, *arguments]
     for monitor in ("qmp", "oob"):
         command += ["-qmp", f"unix:{folder}/{name}.{monitor},server=on,wait=off"]
-    stderr_path = folder / f"{name}.stderr"
-    with stderr_path.open("wb") as stderr:
-        child = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL)  # noqa: ASYNC220 - a millisecond
-    try:
-        ticks = start_ticks(child.pid)
-        assert ticks is not None
-        process = QemuProcess(pid=child.pid, start_ticks=ticks, label=name)
-        guest = await QmpGuest.connect(folder / f"{name}.qmp", folder / f"{name}.oob", process, stderr_path)
-        try:
-            yield guest
-        finally:
-            await guest.close()
-    finally:
-        if child.poll() is None:
-            child.kill()
-        await asyncio.get_running_loop().run_in_executor(None, child.wait)
+    async with connected(folder, name, command) as guest:
+        yield guest
 
 
 def image(path: Path, *options: str, size: str = "64M") -> Path:

@@ -35,17 +35,26 @@ def arguments(folder: Path, name: str, *extra: str, ram_path: str = "") -> list[
 @contextlib.asynccontextmanager
 async def tiny_qemu(folder: Path, name: str, *extra: str, ram_fd: int | None = None) -> AsyncIterator[QmpGuest]:
     """A running one, connected; dead and reaped at the end."""
-    pass_fds: Sequence[int] = () if ram_fd is None else (ram_fd,)
     ram_path = "" if ram_fd is None else f"/proc/self/fd/{ram_fd}"
+    command = arguments(folder, name, *extra, ram_path=ram_path)
+    async with connected(folder, name, command, pass_fds=() if ram_fd is None else (ram_fd,), ram_bytes=RAM_BYTES) as guest:
+        yield guest
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    folder: Path, name: str, command: Sequence[str], *, pass_fds: Sequence[int] = (), ram_bytes: int = 0
+) -> AsyncIterator[QmpGuest]:
+    """A QEMU of this command line, whose monitors are NAME.qmp and NAME.oob in the folder; dead and reaped at the end."""
     stderr_path = folder / f"{name}.stderr"
     with stderr_path.open("wb") as stderr:
         child = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond, and pass_fds as production does
-            arguments(folder, name, *extra, ram_path=ram_path), stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=pass_fds
+            command, stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=pass_fds
         )
     try:
         ticks = start_ticks(child.pid)
         assert ticks is not None
-        process = QemuProcess(pid=child.pid, start_ticks=ticks, label=name, ram_bytes=RAM_BYTES)
+        process = QemuProcess(pid=child.pid, start_ticks=ticks, label=name, ram_bytes=ram_bytes)
         guest = await QmpGuest.connect(folder / f"{name}.qmp", folder / f"{name}.oob", process, stderr_path)
         try:
             yield guest

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "runner/state.py": "one that is not whole says that the VM was cut off (tests/unit/cli/test_live.py)",
     "runner/live.py": "of a QEMU that a cut ends; one that is not whole is none",
     "runner/launch.py": "folders and logs",
+    "runner/saving.py": "QEMU writes the state; the case of saved states makes it durable in its place",
     "runner/epochs.py": "the folder of journals; removes those that are over",
     **dict.fromkeys(
         ("runner/discard.py", "runner/__main__.py", "cli/running.py"), "why a start failed, for the command that waits for it"

@@ -42,7 +42,7 @@ def test_what_no_command_mends_comes_with_a_sentence() -> None:
     assert error.hint == (
         "try: teleport modifyvm T --memory 64; "
         "medium sata-0-0 storage, medium sata-1-0 identity: both ends must have the same medium, usable, on storage that both hosts see; "
-        "owner record: attach the same disks at both ends: the record lies beside them, where both hosts must read and write it"
+        "owner record: attach the same disks at both ends, or name one --ownerfolder: both hosts must read and write the same record"
     )
 
 
