@@ -135,17 +135,20 @@ def switch(what: str, value: str) -> bool:
     return chosen
 
 
-def whole_number(what: str, value: str, low: int, high: int, *, unit: str = "") -> int:
+def whole_number(what: str, value: str, low: int, high: int, *, unit: str = "", hint: str = "") -> int:
     """A decimal number in a range. Raises UsageError."""
     try:
         return numbers.whole_number(value, low, high, unit=unit)
     except ValueError as error:
-        raise UsageError(what, str(error)) from error
+        raise UsageError(what, str(error), hint) from error
+
+
+_HELP = "--help shows what each option takes"
 
 
 def number(what: str, low: int, high: int, *, unit: str = "") -> Callable[[str], int]:
     """The same as the type of one of click's options."""
-    return lambda value: whole_number(what, value, low, high, unit=unit)
+    return lambda value: whole_number(what, value, low, high, unit=unit, hint=_HELP)
 
 
 def seconds(what: str, least: float) -> Callable[[str], float]:
@@ -155,7 +158,7 @@ def seconds(what: str, least: float) -> Callable[[str], float]:
         try:
             return numbers.seconds(value, least)
         except ValueError as error:
-            raise UsageError(what, str(error)) from error
+            raise UsageError(what, str(error), _HELP) from error
 
     return parse
 

@@ -142,7 +142,7 @@ def test_its_own_serial_console_or_any_other_service_of_this_host(same: Host) ->
 @pytest.mark.parametrize("port", ["0", "65536", "http", ""])
 def test_a_port_that_is_none(same: Host, port: str) -> None:
     ran = same.run("controlvm", same.name, "teleport", "--host", "localhost", "--port", port, check=False)
-    fails(ran, 2, "--port", "is not a number from 1 to 65535")
+    fails(ran, 2, "--port", "is not a number from 1 to 65535", "--help")
 
 
 def test_off_loopback_without_a_word_about_it(same: Host) -> None:
