@@ -320,6 +320,9 @@ class Viewer:
         """Puts another server behind this viewer. Raises UnreachableError, and then the old one stays."""
         async with self._switching:
             fresh = await Upstream.open(endpoint)
+            if self._writer.is_closing():  # the viewer has left meanwhile: nobody else would close it
+                fresh.writer.close()
+                return
             old, self._upstream = self._upstream, fresh
             if old:
                 old.writer.close()

@@ -110,7 +110,9 @@ async def _moves(definition: Definition, folder: Path) -> None:
         uri = f"unix:{folder}/stream"
         await target.migrate_incoming(uri)
         await source.migrate(uri)
-        assert await source.wait_migration("completed") == "completed", await source.migration()
+        assert await source.wait_migration("completed") == "completed", (
+            f"{await source.migration()}\n{await target.migration()}\n{target_stderr.read_text()}"
+        )
         assert await target.wait_migration("completed") == "completed"
         await target.activate_disks()
         await target.cont()

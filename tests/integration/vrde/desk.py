@@ -154,8 +154,9 @@ async def far_away(port: int, *, seconds: float) -> AsyncIterator[int]:
         delivering.cancel()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(carry(reader, back[1]), carry(back[0], writer))
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(writer), contextlib.closing(back_writer):
+            await asyncio.gather(carry(reader, back_writer), carry(back_reader, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1")
     try:
