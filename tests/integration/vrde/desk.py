@@ -282,7 +282,11 @@ class Viewer:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # xfreerdp 3 sometimes, while it is still connecting
+            self.process.kill()
+            self.process.wait()
         self.log.close()
         self.x.end()
 
