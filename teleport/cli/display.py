@@ -82,7 +82,7 @@ def _change_left_display(paths: VmPaths, settings: VrdeSettings) -> None:
 def _with_front(folder: Path, work: Callable[[DisplayFront], Coroutine[object, object, T]]) -> T:
     import asyncio  # noqa: PLC0415 - both cost time that other commands need not spend
 
-    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - as above
+    from teleport.vrde.fronts import FRONTS  # noqa: PLC0415 - asyncio and more, for these verbs only
 
     return asyncio.run(work(FRONTS.at(str(folder))))
 

@@ -126,8 +126,8 @@ class _Live:
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - 80 ms, on a terminal only
-        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - as above
-        from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
+        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - only in a terminal
+        from rich.progress import Progress as Bars  # noqa: PLC0415 - only in a terminal
 
         self._console = Console()
         self._bars = Bars(

@@ -96,7 +96,7 @@ def _start(vm: StoredVm, words: list[str], *, what: str) -> None:
 
 
 def _is_up(vm: StoredVm) -> bool:
-    from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - as above
+    from teleport.wire.control_client import ControlClient  # noqa: PLC0415 - gRPC, only for a VM that runs
 
     try:
         with ControlClient(vm.paths.run / CONTROL_SOCKET, vm_name=vm.name) as control:

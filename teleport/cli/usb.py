@@ -42,7 +42,7 @@ def _share(*, device: str, place: str, user: str, domain: str, passwordfile: str
     password = _password(passwordfile, user)
     import asyncio  # noqa: PLC0415 - only here, and every start of the program counts
 
-    from teleport.vrde import usb_frames, usb_share  # noqa: PLC0415 - as above
+    from teleport.vrde import usb_frames, usb_share  # noqa: PLC0415 - asyncio and TLS, for this verb only
 
     known = next((each.device for each in host_devices() if _same(each.device, wanted)), wanted)
     claim = usb_frames.Claim(

@@ -136,7 +136,7 @@ async def start(config: FrontConfig) -> Json:
     with ours:
         try:
             # A session of its own: it must not end with its parent's terminal or process group.
-            process = subprocess.Popen(  # noqa: ASYNC220  # fork and exec only
+            process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only: a millisecond
                 [sys.executable, "-m", "teleport.vrde.front", "--detach", "--config", str(config_path),
                  "--starter-fd", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs.fileno(),), start_new_session=True, cwd="/",

@@ -3,8 +3,8 @@
 The front is the one that encrypts, and xrdp behind it must not: the viewer's offer is taken out of the first PDU; the protocols that the
 viewer had requested (it compares them), and with Standard RDP Security our random number and public key, are put into the second.
 
-xrdp 0.10 cannot change the size of a viewer before its dynamic channels are up (design/vrde.md), so the viewer is said to have the guest's
-size, and one without dynamic channels to have them; its answer must not name the channel that it did not ask for.
+xrdp 0.10 cannot change the size of a viewer before its dynamic channels are up (`dynamic_channels` says more), so the viewer is said to
+have the guest's size, and one without dynamic channels to have them; its answer must not name the channel that it did not ask for.
 """
 
 import struct

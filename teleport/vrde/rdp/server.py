@@ -7,7 +7,8 @@
       │                   │─ plain X.224 request ────────────────▶│
       │◀ X.224 confirm ───│◀ confirm (dropped) ───────────────────│
       │═ TLS, or RC4 from the Security Exchange on ═              │
-      │─ MCS … ──────────▶│──────────────────────────────────────▶│
+      │─ Connect-Initial ▶│─ nothing to encrypt, the guest's size ▶│  (`conference`)
+      │─ MCS … ──────────▶│─ and dynamic channels, as xrdp needs ▶│   (`dynamic_channels`)
       │─ Client Info ────▶│ the login; refused: the end           │
       │                   │─ Client Info, rewritten: @screen ────▶│── dials the relay of that screen
       │◀─────────────────▶│◀─────────────────────────────────────▶│   from here on bytes are passed through (TLS) or recoded (RC4)
